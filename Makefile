@@ -1,0 +1,53 @@
+# Needs Python 3.11+ and make. Every target makes .venv itself, from constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check up model
+
+help:  ## this list
+	@echo "make install   make .venv with the esd command in it"
+	@echo "make demo      erase three concepts from the bundled base model, measure, register, approve, publish"
+	@echo "make up        Prefect, MLflow and S3 with their UIs and a worker; stops with Ctrl-C"
+	@echo "make test      run the tests (needs no root; browser and PostgreSQL tests skip where those are missing)"
+	@echo "make check     formatting, lint, types, import contracts"
+	@echo "make model     train the bundled base model again from scratch (hours of CPU)"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else \
+	  f"Python 3.11 or newer is needed, {sys.executable} is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11")'
+	@echo "==> .venv: making it with $$($(PYTHON) --version)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "==> .venv: installing the packages of constraints.txt (a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "torch==2.13.0"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+	@echo "==> .venv: ready, the command is $(BIN)/esd"
+
+demo: $(STAMP)
+	@echo "==> demo: erasing the concepts of infra/lists/demo.yaml"
+	@$(BIN)/esd run infra/lists/demo.yaml
+
+up: $(STAMP)
+	@echo "==> up: starting S3, MLflow, Prefect and a worker"
+	@$(BIN)/python -m infra.local_stack
+
+test: $(STAMP)
+	@echo "==> test: unit, integration with real local servers, browser"
+	@$(BIN)/python -m pytest $(PYTEST)
+
+check: $(STAMP)
+	@echo "==> check: formatting"
+	@$(BIN)/ruff format --check .
+	@echo "==> check: lint"
+	@$(BIN)/ruff check .
+	@echo "==> check: types"
+	@$(BIN)/mypy
+	@echo "==> check: import contracts"
+	@$(BIN)/lint-imports
+
+model: $(STAMP)
+	@echo "==> model: training the miniature from scratch; this takes hours"
+	@$(BIN)/python -m esd_core.miniature.train
