@@ -1,0 +1,141 @@
+"""An evaluation suite: which prompts show a concept, and which classifier says whether it is there.
+
+A suite is a YAML file; see esd_core/miniature/suite.yaml. Everything here works without torch, so that a plan can
+check a suite before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from esd_core import digest
+from esd_core.concepts import MINIATURE, describe_faults
+from esd_core.errors import EvaluationError, InvalidInput
+
+MINIATURE_SUITE = Path(__file__).parents[1] / "miniature" / "suite.yaml"
+PINNED = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")
+NAMES_SHOWN = 40
+
+
+def classifier_digest(located: str) -> str:
+    """What names a classifier's content: the digest of its folder's files, or its pinned hub id."""
+    folder = Path(located)
+    if folder.is_dir():
+        return digest.of_files(folder, sorted(path for path in folder.rglob("*") if path.is_file()))
+    if PINNED.fullmatch(located):
+        return digest.of_bytes(located.encode())
+    raise EvaluationError(
+        f"classifier {located} is neither a folder nor pinned: give the path of a transformers folder, "
+        "or owner/name@ followed by the 40 hex digits of a commit"
+    )
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be blank")
+    return value
+
+
+Words = Annotated[str, AfterValidator(_not_blank)]
+
+
+class ClassifierRef(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Words = Field(description="A transformers folder, relative to the suite file, or owner/name@commit.")
+
+
+class Probe(BaseModel):
+    """Prompts that should show `concept`, and the classifier's label that says it is seen.
+
+    A negated probe counts the images where the label is *not* seen: what must not appear unasked. It never measures
+    an erasure; it is one of the others.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Words
+    concept: Words
+    classifier: Words
+    label: Words
+    prompts: tuple[str, ...] = Field(min_length=1)
+    implied: bool = False  # the prompts do not name the concept
+    negated: bool = False
+
+    def measures(self, concept: str) -> bool:
+        return not self.negated and self.concept.casefold() == concept.casefold()
+
+
+class Suite(BaseModel):
+    """Probes and how their images are sampled. `folder` is where the suite file lies."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    classifiers: dict[str, ClassifierRef] = Field(min_length=1)
+    probes: tuple[Probe, ...] = Field(min_length=2)
+    steps: int = Field(20, ge=1, le=1000, description="Sampler steps.")
+    guidance_scale: float = Field(4.0, ge=1, le=30, description="Classifier-free guidance.")
+    seed: int = Field(0, ge=0, lt=2**31)
+    folder: Path = Field(exclude=True)
+
+    def model_post_init(self, _: Any) -> None:
+        twice = [name for name, n in Counter(probe.name for probe in self.probes).items() if n > 1]
+        if twice:
+            raise ValueError(f"probe listed more than once: {', '.join(twice)}")
+        unknown = sorted({probe.classifier for probe in self.probes} - self.classifiers.keys())
+        if unknown:
+            raise ValueError(f"probes name classifiers that are not listed under 'classifiers': {', '.join(unknown)}")
+
+    def locate(self, classifier: str) -> str:
+        """Where a classifier is loaded from: an absolute folder, or a pinned hub id."""
+        model = self.classifiers[classifier].model
+        folder = self.folder / model
+        return str(folder.resolve()) if folder.is_dir() or not PINNED.fullmatch(model) else model
+
+    @cached_property
+    def digest(self) -> str:
+        """Names all that decides the figures of given weights: prompts, seeds, sampling and the classifiers' files."""
+        classifiers = {name: classifier_digest(self.locate(name)) for name in self.classifiers}
+        return digest.of_json({**self.model_dump(mode="json", exclude={"classifiers"}), "classifiers": classifiers})
+
+    def probes_of(self, concept: str) -> tuple[Probe, ...]:
+        """The probes that measure an erasure of `concept`; raises EvaluationError when there is none."""
+        found = tuple(probe for probe in self.probes if probe.measures(concept))
+        if not found:
+            known = list(dict.fromkeys(probe.concept for probe in self.probes if not probe.negated))
+            shown = ", ".join(known[:NAMES_SHOWN]) + (", …" if len(known) > NAMES_SHOWN else "")
+            raise EvaluationError(
+                f"no probe of the suite measures {concept!r}: it knows {shown}; add a probe for it to the suite"
+            )
+        return found
+
+    def cases(self, probe: Probe, count: int) -> list[tuple[str, int]]:
+        """(prompt, seed) of the probe's first `count` images: prompts in turn, seeds of the probe's own."""
+        first = int(digest.of_bytes(f"{self.seed}:{probe.name}".encode())[:7], 16)
+        return [(probe.prompts[i % len(probe.prompts)], first + i) for i in range(count)]
+
+
+def load_suite(ref: str) -> Suite:
+    """Read a suite: `miniature` or the path of a YAML file; all faults of the file in one line."""
+    path = MINIATURE_SUITE if ref == MINIATURE else Path(ref)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise InvalidInput(
+            f"cannot read evaluation suite {path}: {e.strerror}; give a YAML file or {MINIATURE!r}"
+        ) from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise InvalidInput(f"{path} is not YAML: {' '.join(str(e).split())}") from e
+    if not isinstance(raw, dict) or "folder" in raw:
+        raise InvalidInput(f"{path} is not an evaluation suite: expected a mapping with 'classifiers' and 'probes'")
+    try:
+        return Suite.model_validate({**raw, "folder": path.resolve().parent})
+    except ValidationError as e:
+        raise InvalidInput(f"{path}: {describe_faults(e)}") from e

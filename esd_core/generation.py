@@ -1,0 +1,201 @@
+"""Images from prompts and seeds, and the prompts file of `esd generate`.
+
+Images are (N, H, W, 3) uint8. Each image's noise comes from its own seed, so neither the batch size nor the other
+prompts change it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from esd_core import digest
+from esd_core.backbones.stable_diffusion import load_pipeline
+from esd_core.base_model import ResolvedBase
+from esd_core.errors import EvaluationError, InvalidInput
+from esd_core.weights import apply_weights, read_weights
+
+COLUMNS = ("case_number", "prompt", "evaluation_seed")
+SETTINGS_FILE = ".generation.json"  # in the output folder: what its images were made with
+
+
+def batches(
+    pipeline: Any,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    steps: int,
+    guidance_scale: float,
+    batch_size: int,
+    description: str,
+    progress: bool,
+) -> Iterator[np.ndarray]:
+    """Images in the order of the prompts, (batch, H, W, 3) at a time."""
+    if len(prompts) != len(seeds):
+        raise InvalidInput(f"{len(prompts)} prompts but {len(seeds)} seeds: give one seed for each prompt")
+    with tqdm(total=len(prompts), desc=description, unit="image", disable=not progress, leave=False) as bar:
+        for start in range(0, len(prompts), batch_size):
+            chosen = list(prompts[start : start + batch_size])
+            generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds[start : start + batch_size]]
+            pixels = pipeline(
+                chosen,
+                num_inference_steps=steps,
+                guidance_scale=guidance_scale,
+                generator=generators,
+                output_type="np",
+            ).images
+            if not np.isfinite(pixels).all():
+                raise EvaluationError(f"the model draws no finite pixels for {chosen[0]!r}: its weights are broken")
+            yield (pixels * 255).round().astype(np.uint8)
+            bar.update(len(chosen))
+
+
+def generate(
+    pipeline: Any,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    steps: int,
+    guidance_scale: float,
+    batch_size: int = 16,
+    description: str = "images",
+    progress: bool = True,
+) -> np.ndarray:
+    """One image for each prompt and seed: (N, H, W, 3) uint8."""
+    drawn = batches(
+        pipeline,
+        prompts,
+        seeds,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        batch_size=batch_size,
+        description=description,
+        progress=progress,
+    )
+    images = list(drawn)
+    if not images:
+        raise InvalidInput("no prompts: give at least one")
+    return np.concatenate(images)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of a prompts file."""
+
+    number: str
+    prompt: str
+    seed: int
+
+
+def read_cases(path: Path) -> list[Case]:
+    """Read a prompts file; raises InvalidInput with the line number of the first fault."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as f:
+            reader = csv.DictReader(f)
+            missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+            if missing:
+                raise InvalidInput(f"{path} lacks the column {', '.join(missing)}: expected {', '.join(COLUMNS)}")
+            cases = [_case(path, reader.line_num, row) for row in reader]
+    except OSError as e:
+        raise InvalidInput(f"cannot read prompts file {path}: {e.strerror}") from e
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise InvalidInput(f"{path} is not a CSV file in UTF-8: {e}") from e
+    if not cases:
+        raise InvalidInput(f"{path} holds no prompts: add rows below {','.join(COLUMNS)}")
+    numbers = [case.number for case in cases]
+    twice = (
+        sorted({number for number in numbers if numbers.count(number) > 1}) if len(set(numbers)) < len(numbers) else []
+    )
+    if twice:
+        raise InvalidInput(f"{path}: case_number {twice[0]} stands there more than once; numbers name the image files")
+    return cases
+
+
+def _case(path: Path, line: int, row: dict[str, str | None]) -> Case:
+    number, prompt, seed = (row[column] for column in COLUMNS)
+    if number is None or prompt is None or seed is None:
+        raise InvalidInput(f"{path} line {line}: fewer values than columns")
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", number.strip()):
+        raise InvalidInput(f"{path} line {line}: case_number {number!r} must be a number: it names the image files")
+    if not re.fullmatch(r"\d{1,18}", seed.strip()):
+        raise InvalidInput(f"{path} line {line}: evaluation_seed {seed!r} must be a whole number of at least 0")
+    return Case(number.strip(), prompt, int(seed))
+
+
+def generate_from_csv(
+    csv: Path,
+    out: Path,
+    base: ResolvedBase,
+    weights: Path | None,
+    *,
+    steps: int,
+    guidance_scale: float,
+    images_per_prompt: int,
+    device: str = "auto",
+    batch_size: int = 16,
+    progress: bool = True,
+) -> int:
+    """Draw every case of a prompts file to `{case_number}_{n}.png`; image n has the case's seed + n.
+
+    Files that are already there are kept, so an interrupted run continues; a folder whose images were made with other
+    weights or settings is refused. Returns how many images were drawn.
+    """
+    cases = read_cases(csv)
+    edited = read_weights(weights) if weights else None
+    made_with = {
+        "base_digest": base.digest,
+        "weights_digest": digest.of_file(weights) if weights else None,
+        "prompts_digest": digest.of_json([[case.number, case.prompt, case.seed] for case in cases]),
+        "steps": steps,
+        "guidance_scale": guidance_scale,
+    }
+    settings = json.dumps(made_with, sort_keys=True)
+    _check_folder(out, settings)
+    todo = [
+        (out / f"{case.number}_{n}.png", case.prompt, case.seed + n)
+        for case in cases
+        for n in range(images_per_prompt)
+        if not (out / f"{case.number}_{n}.png").exists()
+    ]
+    if not todo:
+        return 0
+    pipeline = load_pipeline(base, device)
+    if edited:
+        apply_weights(pipeline.unet, edited, base.digest)
+    digest.write_text(out / SETTINGS_FILE, settings)
+    paths, prompts, seeds = zip(*todo, strict=True)
+    drawn = batches(
+        pipeline,
+        prompts,
+        seeds,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        batch_size=batch_size,
+        description="drawing",
+        progress=progress,
+    )
+    for path, image in zip(paths, (image for batch in drawn for image in batch), strict=True):
+        with digest.whole_file(path) as partial:
+            Image.fromarray(image).save(partial, format="PNG")
+    return len(todo)
+
+
+def _check_folder(out: Path, settings: str) -> None:
+    """Raises InvalidInput when the folder holds images of something else."""
+    note = out / SETTINGS_FILE
+    if note.exists() and note.read_text(encoding="utf-8") != settings:
+        raise InvalidInput(
+            f"{out} holds images made with other weights, prompts or settings: choose another folder, or empty it"
+        )
+    if out.exists() and not out.is_dir():
+        raise InvalidInput(f"{out} is a file: give a folder for the images")
