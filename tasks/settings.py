@@ -1,0 +1,117 @@
+"""Settings: the only place that reads the environment. Every field is an `ESD_…` variable.
+
+Unset, everything is embedded: files under `home`, MLflow on SQLite, S3 by a server that commands start themselves.
+Production is other values of the same fields, never other code.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from esd_core.concepts import describe_faults
+from esd_core.errors import InvalidInput
+
+EMBEDDED = "embedded"
+AWS = "aws"
+
+
+def _endpoint(value: Any) -> Any:
+    return None if value in ("", AWS) else value
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="ESD_", frozen=True, extra="ignore")
+
+    home: Path = Field(Path("var"), description="Folder of everything that is written: jobs, cache, embedded servers.")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:N or mps.")
+
+    mlflow_tracking_uri: str = Field(
+        "", validate_default=True, description="MLflow server or database; unset: SQLite in home."
+    )
+    mlflow_experiment: str = Field("concept erasure", min_length=1, description="MLflow experiment of the runs.")
+
+    s3_endpoint_url: Annotated[str | None, BeforeValidator(_endpoint)] = Field(
+        EMBEDDED, description="'embedded', 'aws', or the http(s) address of an S3 server."
+    )
+    s3_bucket: str = Field("esd-releases", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="Release bucket.")
+    s3_region: str = Field("us-east-1", min_length=1, description="Region of the bucket.")
+
+    prefect_api_url: str | None = Field(
+        None, validation_alias="PREFECT_API_URL", description="Prefect server of flow runs; unset: an embedded one."
+    )
+
+    service_timeout: float = Field(5.0, gt=0, le=300, description="Seconds a server may take to answer at all.")
+    start_timeout: float = Field(120.0, gt=0, le=3600, description="Seconds a local server may take to start.")
+    s3_port: Port = Field(4566, description="Port of the local S3 server of `make up`.")
+    mlflow_port: Port = Field(5000, description="Port of the local MLflow server of `make up`.")
+    prefect_port: Port = Field(4200, description="Port of the local Prefect server of `make up`.")
+    work_pool: str = Field("esd", min_length=1, description="Prefect work pool that `make up` creates and serves.")
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().resolve()
+
+    @field_validator("mlflow_tracking_uri")
+    @classmethod
+    def _database_in_home(cls, uri: str, known: ValidationInfo) -> str:
+        return uri or f"sqlite:///{known.data.get('home', Path())}/mlflow.db"
+
+    @field_validator("s3_endpoint_url")
+    @classmethod
+    def _known_scheme(cls, url: str | None) -> str | None:
+        if url not in (None, EMBEDDED) and not (urlsplit(url).scheme in ("http", "https") and urlsplit(url).netloc):
+            raise ValueError(f"must be '{EMBEDDED}', '{AWS}', or an address such as https://s3.example.com: {url!r}")
+        return url.rstrip("/") if url else url
+
+    @property
+    def jobs_folder(self) -> Path:
+        """One folder per job digest: score bank, checkpoints, weights, evaluation, report."""
+        return self.home / "jobs"
+
+    @property
+    def cache_folder(self) -> Path:
+        """What many jobs share: images and labels of the base model. May be deleted; it is made again."""
+        return self.home / "cache"
+
+    @property
+    def logs_folder(self) -> Path:
+        """Output of the local servers."""
+        return self.home / "logs"
+
+    @property
+    def s3_folder(self) -> Path:
+        """Data of the embedded S3 server."""
+        return self.home / "s3"
+
+    @property
+    def s3_address_file(self) -> Path:
+        """Names the running embedded S3 server, for every process that works on the same home."""
+        return self.home / "s3.address"
+
+    @property
+    def artifacts_folder(self) -> Path:
+        """Artifacts of MLflow runs, while MLflow keeps its records in a database on this machine."""
+        return self.home / "mlartifacts"
+
+    @property
+    def mlflow_is_server(self) -> bool:
+        return urlsplit(self.mlflow_tracking_uri).scheme in ("http", "https")
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read once; raises InvalidInput naming every bad variable."""
+    try:
+        return Settings()
+    except ValidationError as e:
+        raise InvalidInput(f"settings (environment variables ESD_…): {describe_faults(e)}") from e
