@@ -7,12 +7,14 @@ Standard library only: it is run as a file, beside every server.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 GRACE = 8.0  # seconds between SIGTERM and SIGKILL
 
@@ -33,7 +35,7 @@ def run(lock_path: str, command: list[str]) -> int:
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def wait_for_lock() -> None:
-        with open(lock_path, "rb") as lock:
+        with Path(lock_path).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # granted when the last holder is gone; kept until this process ends
             ended.set()
             threading.Event().wait()
@@ -46,10 +48,8 @@ def run(lock_path: str, command: list[str]) -> int:
         threading.Thread(target=wait, daemon=True).start()
     ended.wait()
     _signal_group(child.pid, signal.SIGTERM)
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        pass
     _signal_group(child.pid, signal.SIGKILL)  # also what the command left behind
     return abs(child.wait())
 

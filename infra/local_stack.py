@@ -165,6 +165,7 @@ def _prefect(settings: Settings, what: str, *arguments: str) -> None:
     with log.open("wb") as output:
         code = subprocess.run(
             [sys.executable, "-m", "prefect", *arguments],
+            check=False,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -19,6 +19,7 @@ from esd_core.errors import InvalidInput
 
 EMBEDDED = "embedded"
 AWS = "aws"
+TRACKING_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")  # no folder of files
 
 
 def _endpoint(value: Any) -> Any:
@@ -64,7 +65,10 @@ class Settings(BaseSettings):
     @field_validator("mlflow_tracking_uri")
     @classmethod
     def _database_in_home(cls, uri: str, known: ValidationInfo) -> str:
-        return uri or f"sqlite:///{known.data.get('home', Path())}/mlflow.db"
+        uri = uri or f"sqlite:///{known.data.get('home', Path())}/mlflow.db"
+        if urlsplit(uri).scheme.partition("+")[0] not in TRACKING_SCHEMES:
+            raise ValueError("must be an MLflow server (https://...) or database (sqlite:///..., postgresql://...)")
+        return uri
 
     @field_validator("s3_endpoint_url")
     @classmethod

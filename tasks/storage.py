@@ -71,11 +71,11 @@ class Bucket:
                     ChecksumSHA256=checksum,
                     IfNoneMatch="*",
                 )
-                return True
             except ClientError as e:
                 if _code(e) not in _TAKEN:
                     raise
-        return self.get(key) == content
+                return self.get(key) == content
+        return True
 
     def get(self, key: str) -> bytes | None:
         """An object's bytes, or None when there is none."""

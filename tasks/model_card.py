@@ -1,0 +1,137 @@
+"""What a version looks like to people: the before/after table, and the model card of a release."""
+
+from __future__ import annotations
+
+import json
+
+from esd_core.concepts import MINIATURE, ErasureJob
+from esd_core.evaluation.gates import Verdict
+from esd_core.evaluation.results import EvaluationReport, ProbeResult
+
+PAPER = "[Gandikota et al., Erasing Concepts from Diffusion Models, ICCV 2023](https://arxiv.org/abs/2303.07345)"
+TAGS = ("text-to-image", "stable-diffusion", "diffusers", "concept-erasure", "esd")
+
+
+def figures_table(report: EvaluationReport) -> str:
+    """Markdown table: every probe's rate before and after, the erased concept first and in bold."""
+
+    def row(probe: ProbeResult, emphasis: str = "") -> str:
+        name = f"{emphasis}{_cell(probe.probe)}{emphasis}"
+        return f"| {name} | {probe.images} | {probe.before:.1%} | {probe.after:.1%} |"
+
+    metrics = report.metrics
+    return "\n".join(
+        [
+            "| probe | images | before | after |",
+            "|---|---:|---:|---:|",
+            *(row(probe, "**") for probe in report.erased),
+            *(row(probe) for probe in report.others),
+            f"| *mean of all others* | | {metrics['others_before']:.1%} | {metrics['others_after']:.1%} |",
+        ]
+    )
+
+
+def version_description(job: ErasureJob, report: EvaluationReport, verdict: Verdict) -> str:
+    """What the registry shows of a version, in Markdown."""
+    recipe = job.recipe
+    passed = "all gates passed" if verdict.passed else "**gates not passed**"
+    reasons = "\n".join(f"- {'passed' if gate.passed else 'FAILED'}: {_cell(gate.reason)}" for gate in verdict.gates)
+    settings = f"eta {recipe.negative_guidance:g}, {recipe.iterations} iterations, lr {recipe.learning_rate:g}"
+    return (
+        f"**{_cell(job.concept.name)}** erased from `{job.base}` with {recipe.subset.value} ({settings}): {passed}.\n\n"
+        f"{reasons}\n\n{figures_table(report)}\n"
+    )
+
+
+def model_card(
+    model: str, version: int, job: ErasureJob, report: EvaluationReport, *, approved_by: str, reason: str, policy: str
+) -> str:
+    """README.md of a release, with the front matter that model hubs read."""
+    concept, recipe, metrics = job.concept, job.recipe, report.metrics
+    scope = f" (erased from pictures of {_cell(concept.erase_from)} only)" if concept.erase_from else ""
+    settings = "\n".join(f"| {name} | {value} |" for name, value in recipe.model_dump(mode="json").items())
+    return f"""{_front_matter(job)}
+# {model}, version {version}
+
+`{job.base}` without **{_cell(concept.name)}**{scope}: its U-Net was fine-tuned with ESD until it no longer draws the
+concept ({PAPER}).
+
+## Load it
+
+```python
+{_loading_code(job.base)}
+```
+
+`weights.safetensors` holds only the tensors that were trained, under the U-Net's own names.
+
+## Intended use
+
+Generating images where {_cell(concept.name)} must not appear, with the base model named here and no other: the weights
+belong to base weights with digest `{job.base_digest}`.
+
+## Figures
+
+Share of images in which a classifier sees the concept, same prompts and seeds before and after:
+
+{figures_table(report)}
+
+Of the erased concept {metrics["erased_remaining"]:.1%} of its base rate is left; all other concepts fall by
+{100 * metrics["others_mean_drop"]:.1f} points on average.
+
+## Limits
+
+- Measured with {report.images_per_probe} images per probe and the classifiers of one suite; other prompts may differ.
+- Erasure is not deletion: paraphrases of the concept's name, and prompts made to attack the model, can bring part back.
+- Neighbouring concepts may have lost quality that a classifier does not see.
+- The licence and the limits of the base model go on applying.
+
+## Provenance
+
+| | |
+|---|---|
+| job digest | `{job.digest}` |
+| weights SHA-256 | `{report.weights_digest}` |
+| evaluation suite | `{report.suite_digest}` |
+| approved by | {_cell(approved_by)} (policy {policy}): {_cell(reason)} |
+{settings}
+
+`manifest.json` names the SHA-256 of every file of this release; `esd verify` checks them.
+"""
+
+
+def _front_matter(job: ErasureJob) -> str:
+    repository = job.base.partition("@")[0]
+    of_hub = "@" in job.base and repository.count("/") == 1
+    lines = [
+        "---",
+        "license: other",
+        "license_name: same-as-base-model",
+        "library_name: diffusers",
+        "pipeline_tag: text-to-image",
+        *([f"base_model: {repository}", "base_model_relation: finetune"] if of_hub else []),
+        "tags:",
+        *(f"- {tag}" for tag in TAGS),
+        "---",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _loading_code(base: str) -> str:
+    """Five lines of plain diffusers."""
+    name, _, revision = base.partition("@")
+    where = "esd_core/miniature/model" if base == MINIATURE else name
+    pinned = f", revision={json.dumps(revision)}" if revision else ""
+    return "\n".join(
+        [
+            "from diffusers import StableDiffusionPipeline",
+            "from safetensors.torch import load_file",
+            f"pipe = StableDiffusionPipeline.from_pretrained({json.dumps(where)}{pinned})",
+            'pipe.unet.load_state_dict(load_file("weights.safetensors"), strict=False)',
+            'pipe("a prompt").images[0].save("image.png")',
+        ]
+    )
+
+
+def _cell(text: str) -> str:
+    """Text that cannot end a table cell or start markup."""
+    return "".join(f"\\{c}" if c in "|*_`[]<>\\" else c for c in " ".join(text.split()))

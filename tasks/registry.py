@@ -1,0 +1,265 @@
+"""The MLflow registry: one registered model per base and concept, one version per job.
+
+A version is created last, in one call that carries its tags: a job is registered wholly or not at all. What a crash
+leaves is at most a run under the job's digest, and the next attempt goes on with that run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from esd_core import digest
+from esd_core.concepts import MINIATURE, Concept, ErasureJob
+from esd_core.errors import RegistryError
+from esd_core.evaluation.gates import Verdict
+from esd_core.evaluation.results import EvaluationReport
+from tasks import tracking
+from tasks.model_card import version_description
+from tasks.settings import get_settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+    from esd_core.erasure import ErasureOutcome
+
+log = logging.getLogger(__name__)
+
+WEIGHTS, REPORT, GRID, EVALUATION = "weights.safetensors", "report.html", "grid.png", "evaluation.json"
+FILES = (WEIGHTS, REPORT, GRID, EVALUATION)  # what every version has
+CANDIDATE, APPROVED, RELEASED = "candidate", "approved", "released"  # aliases
+FORMAT = "1"  # of the tags below; other systems' versions do not carry it
+_OURS = f"tags.`esd.format` = '{FORMAT}'"
+_BATCH = 1000  # metrics that MLflow takes in one call
+
+
+class RegisteredVersion(BaseModel):
+    """A version as the registry's tags tell it. `files`: SHA-256 of each artifact by name; `page`: its web page."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    version: int
+    run_id: str
+    job: ErasureJob
+    job_digest: str
+    weights_digest: str
+    status: str
+    passed: bool  # every gate, at registration
+    files: dict[str, str]
+    artifacts: str  # address of the folder that holds the files
+    page: str | None = None
+
+
+class KnownJob(BaseModel):
+    """A job that was done, and the version it became."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job: ErasureJob
+    version: RegisteredVersion
+
+
+def model_name(base_id: str, concept: Concept) -> str:
+    """Name of the registered model: esd-BASE-CONCEPT; a hub base keeps 7 digits of its commit, a folder a checksum."""
+    name, _, revision = base_id.partition("@")
+    mark = "" if base_id == MINIATURE else f"-{revision[:7] if revision else digest.of_bytes(base_id.encode())[:7]}"
+    plain = "-".join(re.findall(r"[a-z0-9]+", name.rstrip("/").rpartition("/")[2].lower())) or "base"
+    scope = f"-from-{Concept(name=concept.erase_from, kind=concept.kind).slug}" if concept.erase_from else ""
+    return f"esd-{plain}{mark}-{concept.slug}{scope}"
+
+
+def find_version(job_digest: str) -> RegisteredVersion | None:
+    """The version that a job became; None while it is not registered."""
+    found = _search(f"tags.`esd.job_digest` = '{job_digest}'")
+    return found[0] if found else None
+
+
+def list_versions() -> list[RegisteredVersion]:
+    """Every version of this system, by model name and version."""
+    return _search(_OURS)
+
+
+def known_jobs() -> list[KnownJob]:
+    """Every job that was done, with its version."""
+    return [KnownJob(job=version.job, version=version) for version in list_versions()]
+
+
+def get_version(model: str, version: int) -> RegisteredVersion:
+    """One version; raises RegistryError when there is none, or when something else registered it."""
+    with tracking.errors(f"{model} has no version {version}: `esd status` lists what there is"):
+        return _registered(tracking.client().get_model_version(model, str(version)))
+
+
+def register_version(
+    job: ErasureJob,
+    outcome: ErasureOutcome,
+    report: EvaluationReport,
+    verdict: Verdict,
+    files: Mapping[str, Path],
+) -> RegisteredVersion:
+    """Register what a job made; called again for the same job, the version that is there is returned.
+
+    `files` by artifact name, at least those of FILES. Raises RegistryError when they are not the files of this job.
+    """
+    digests = _checked_digests(outcome, report, files)
+    version = find_version(job.digest)
+    if version is None:
+        with tracking.errors(f"job {job.digest[:12]} cannot be registered"):
+            client = tracking.client()
+            run = _run_of(client, job)
+            _log_run(client, run, job, outcome, report)
+            _log_files(client, run, files)
+            client.set_terminated(run.info.run_id)
+            version = _create_version(client, run, job, report, verdict, digests)
+    if version.version == max(v.version for v in _search(f"name = '{version.model}' AND {_OURS}")):
+        mark(version, alias=CANDIDATE)
+    return version
+
+
+def mark(version: RegisteredVersion, tags: Mapping[str, str] | None = None, alias: str | None = None) -> None:
+    """Set tags on a version, and let an alias of its model name it. Doing it twice changes nothing."""
+    with tracking.errors(f"{version.model} version {version.version} cannot be marked"):
+        client = tracking.client()
+        for key, value in (tags or {}).items():
+            client.set_model_version_tag(version.model, str(version.version), key, value)
+        if alias:
+            client.set_registered_model_alias(version.model, alias, str(version.version))
+
+
+def unmark(version: RegisteredVersion, alias: str) -> None:
+    """Take an alias away from a version, if it has it."""
+    with tracking.errors(f"{version.model} version {version.version} cannot be marked"):
+        client = tracking.client()
+        if client.get_registered_model(version.model).aliases.get(alias) == str(version.version):
+            client.delete_registered_model_alias(version.model, alias)
+
+
+def download_artifacts(version: RegisteredVersion, folder: Path) -> dict[str, Path]:
+    """Fetch a version's files to `folder`; raises RegistryError unless every SHA-256 is the registered one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for name, expected in version.files.items():
+        with tracking.errors(f"{name} of {version.model} version {version.version} is missing"):
+            path = tracking.download(f"{version.artifacts.rstrip('/')}/{name}", folder)
+        if digest.of_file(path) != expected:
+            path.unlink()
+            raise RegistryError(
+                f"{name} of {version.model} version {version.version} was altered after registration: "
+                "reject the version and erase again"
+            )
+        files[name] = path
+    return files
+
+
+def _checked_digests(outcome: ErasureOutcome, report: EvaluationReport, files: Mapping[str, Path]) -> dict[str, str]:
+    missing = [name for name in FILES if name not in files or not files[name].is_file()]
+    if missing:
+        raise RegistryError(f"cannot register {outcome.job.concept.name}: missing {', '.join(missing)}")
+    digests = {name: digest.of_file(path) for name, path in files.items()}
+    if not digests[WEIGHTS] == outcome.weights_digest == report.weights_digest:
+        raise RegistryError(
+            f"cannot register {outcome.job.concept.name}: {files[WEIGHTS]} is not what was made and evaluated; "
+            "evaluate again"
+        )
+    return digests
+
+
+def _run_of(client: MlflowClient, job: ErasureJob) -> Run:
+    """The job's run: what an interrupted attempt left, or a new one."""
+    experiment = tracking.experiment_id(client)
+    left = client.search_runs([experiment], f"tags.`esd.job_digest` = '{job.digest}'", max_results=1)
+    if left:
+        return left[0]
+    tags = {"esd.job_digest": job.digest, "esd.base": job.base, "esd.concept": job.concept.name}
+    return client.create_run(experiment, run_name=f"{job.concept.slug} {job.digest[:8]}", tags=tags)
+
+
+def _log_run(
+    client: MlflowClient, run: Run, job: ErasureJob, outcome: ErasureOutcome, report: EvaluationReport
+) -> None:
+    """Parameters, figures and the loss of every step; the fixed timestamp makes writing them twice change nothing."""
+    from mlflow.entities import Metric, Param
+
+    at = run.info.start_time
+    settings = {**job.recipe.model_dump(mode="json"), **job.concept.model_dump(mode="json"), "base": job.base_digest}
+    costs = {"unet_evaluations": outcome.unet_evaluations, "seconds": outcome.seconds, "final_loss": outcome.final_loss}
+    figures = {**report.metrics, **costs}
+    for probe in (*report.erased, *report.others):
+        name = re.sub(r"[^\w\-./ ]", " ", probe.probe)
+        figures |= {f"before/{name}": probe.before, f"after/{name}": probe.after}
+    metrics = [Metric(name, float(value), at, 0) for name, value in figures.items()]
+    steps = (json.loads(line) for line in outcome.history.read_text(encoding="utf-8").splitlines())
+    metrics += [Metric("loss", float(step["loss"]), at, int(step["step"])) for step in steps]
+    client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in settings.items()])
+    for first in range(0, len(metrics), _BATCH):
+        client.log_batch(run.info.run_id, metrics=metrics[first : first + _BATCH])
+
+
+def _log_files(client: MlflowClient, run: Run, files: Mapping[str, Path]) -> None:
+    """Upload files under the names they have in `files`, which need not be their names on disk."""
+    with tempfile.TemporaryDirectory(prefix="esd-register-") as folder:
+        for name, path in files.items():
+            link = Path(folder) / name
+            link.symlink_to(path.resolve())
+            client.log_artifact(run.info.run_id, str(link))
+
+
+def _create_version(
+    client: MlflowClient, run: Run, job: ErasureJob, report: EvaluationReport, verdict: Verdict, digests: dict[str, str]
+) -> RegisteredVersion:
+    model = model_name(job.base, job.concept)
+    tracking.ensure_model(client, model, f"{job.concept.name} ({job.concept.kind.value}) erased from {job.base}")
+    tags = {
+        "esd.format": FORMAT,
+        "esd.job_digest": job.digest,
+        "esd.job": job.model_dump_json(),
+        "esd.concept": job.concept.name,
+        "esd.base": job.base,
+        "esd.weights_digest": digests[WEIGHTS],
+        "esd.suite_digest": report.suite_digest,
+        "esd.gates": "passed" if verdict.passed else "failed",
+        "esd.files": json.dumps(digests, sort_keys=True),
+    }
+    description = version_description(job, report, verdict)
+    source = str(run.info.artifact_uri)
+    created = client.create_model_version(model, source, run.info.run_id, tags=tags, description=description)
+    log.info("registered %s version %s", model, created.version)
+    return _registered(created)
+
+
+def _search(condition: str) -> list[RegisteredVersion]:
+    with tracking.errors("the registry cannot be searched"):
+        return sorted(map(_registered, tracking.search_versions(condition)), key=lambda v: (v.model, v.version))
+
+
+def _registered(entry: ModelVersion) -> RegisteredVersion:
+    tags = entry.tags
+    page = f"{get_settings().mlflow_tracking_uri.rstrip('/')}/#/models/{entry.name}/versions/{entry.version}"
+    try:
+        return RegisteredVersion(
+            model=entry.name,
+            version=int(entry.version),
+            run_id=entry.run_id or "",
+            job=ErasureJob.model_validate_json(tags["esd.job"]),
+            job_digest=tags["esd.job_digest"],
+            weights_digest=tags["esd.weights_digest"],
+            status=str(entry.status),
+            passed=tags["esd.gates"] == "passed",
+            files=json.loads(tags["esd.files"]),
+            artifacts=entry.source or "",
+            page=page if get_settings().mlflow_is_server else None,
+        )
+    except (KeyError, ValidationError, json.JSONDecodeError) as e:
+        raise RegistryError(
+            f"{entry.name} version {entry.version} was not registered by this system: its esd.* tags are missing"
+        ) from e

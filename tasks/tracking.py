@@ -1,0 +1,140 @@
+"""The connection to MLflow: a client without global state, and its errors as one line with a remedy."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from esd_core.errors import RegistryError, ServiceUnavailable
+from tasks.settings import get_settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_UNREACHABLE = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED")
+
+
+def client() -> MlflowClient:
+    """The client of the settings' MLflow; raises ServiceUnavailable at once when nothing answers there."""
+    settings = get_settings()
+    return _connect(settings.mlflow_tracking_uri, settings.service_timeout)
+
+
+@lru_cache(maxsize=4)
+def _connect(uri: str, timeout: float) -> MlflowClient:
+    _knock(uri, timeout)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it when imported; runners call nobody
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    from mlflow import MlflowClient
+
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _knock(uri: str, timeout: float) -> None:
+    """See that somebody listens. MLflow itself would try for minutes before it gives up."""
+    parts = urlsplit(uri)
+    scheme = parts.scheme.partition("+")[0]
+    try:
+        if scheme in ("http", "https"):
+            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=timeout).close()
+        elif scheme in DATABASE_PORTS and parts.hostname:
+            socket.create_connection((parts.hostname, parts.port or DATABASE_PORTS[scheme]), timeout).close()
+    except urllib.error.HTTPError:
+        return  # it answers; what it thinks of /health does not matter
+    except OSError as e:
+        raise _unavailable(getattr(e, "reason", e)) from e
+
+
+def _unavailable(why: object) -> ServiceUnavailable:
+    parts = urlsplit(get_settings().mlflow_tracking_uri)
+    place = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()  # no password in messages
+    reason = " ".join(str(why).split())[:200]
+    return ServiceUnavailable(f"MLflow at {place} does not answer: {reason}; start it, or set ESD_MLFLOW_TRACKING_URI")
+
+
+@contextmanager
+def errors(remedy: str) -> Iterator[None]:
+    """Turn what MLflow raises into ServiceUnavailable, or into RegistryError with `remedy`."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except MlflowException as e:
+        if e.error_code in _UNREACHABLE:
+            raise _unavailable(e) from e
+        if e.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise RegistryError(remedy) from e
+        raise RegistryError(f"{remedy}: {' '.join(str(e).split())[:300]}") from e
+    except (RequestException, SQLAlchemyError) as e:
+        raise _unavailable(e) from e
+    except OSError as e:
+        raise RegistryError(f"{remedy}: {e}") from e
+
+
+def experiment_id(client: MlflowClient) -> str:
+    """The experiment of the settings, made when it is not there.
+
+    A server knows where artifacts belong; with a database alone they lie in this home.
+    """
+    from mlflow.exceptions import MlflowException
+
+    settings = get_settings()
+    name = settings.mlflow_experiment
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            location = None if settings.mlflow_is_server else settings.artifacts_folder.as_uri()
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException as e:
+            found = client.get_experiment_by_name(name)
+            if e.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise RegistryError(f"MLflow experiment {name!r} was deleted: restore it, or set ESD_MLFLOW_EXPERIMENT")
+    return str(found.experiment_id)
+
+
+def ensure_model(client: MlflowClient, name: str, description: str) -> None:
+    """Make a registered model unless it is there."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name, description=description)
+    except MlflowException as e:
+        if e.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def search_versions(condition: str) -> Iterator[ModelVersion]:
+    """All model versions that meet an MLflow search condition, page by page."""
+    token: str | None = None
+    while True:
+        page = client().search_model_versions(condition, max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def download(uri: str, folder: Path) -> Path:
+    """Fetch one artifact to `folder`."""
+    from mlflow.artifacts import download_artifacts
+
+    return Path(
+        download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=get_settings().mlflow_tracking_uri)
+    )
