@@ -1,0 +1,89 @@
+"""esd run."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.commands.options import add_command
+
+if TYPE_CHECKING:
+    from esd_core.concepts import ConceptList
+    from flows.commands.options import Commands
+    from tasks.night import Night
+
+EPILOG = """\
+Erases what is new or changed on the list, measures it, registers it, approves it by the list's policy and publishes
+what is approved. What is registered already is not done again, and a run that was killed continues where it stopped.
+Exit code 1: some concept failed; the others are finished all the same.
+
+examples:
+  esd run infra/lists/demo.yaml --dry-run     only the plan: new, changed, unchanged, retired
+  esd run infra/lists/demo.yaml               the night, here and now, with embedded parts
+  PREFECT_API_URL=https://prefect.example.org/api ESD_S3_ENDPOINT_URL=aws esd run concepts.yaml
+"""
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(commands, "run", "run the nightly job here and now", EPILOG)
+    parser.add_argument("list", metavar="LIST.yaml", type=Path, help="the concept list")
+    parser.add_argument("--dry-run", action="store_true", help="show the plan and change nothing")
+    parser.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from esd_core.concepts import load_concept_list
+
+    wanted = load_concept_list(arguments.list)
+    _say("planning ...")
+    from flows.tables import print_plan
+    from tasks.plan import plan_tonight
+
+    plan = plan_tonight(wanted)
+    print_plan(plan)
+    if arguments.dry_run:
+        return 0
+    night = _run_night(wanted)
+    _sum_up(night)
+    return 1 if night.failed else 0
+
+
+def _run_night(wanted: ConceptList) -> Night:
+    from flows.embedded import embedded_prefect, embedded_storage
+
+    _say("starting S3 and Prefect ...")
+    with embedded_storage(), embedded_prefect():
+        from flows.nightly import nightly_erasure, parameters
+        from tasks.night import Night
+
+        _show_progress()
+        state = nightly_erasure(**parameters(wanted), return_state=True)
+        night = state.result(raise_on_failure=False)
+        if isinstance(night, Exception):
+            raise night
+        return Night.model_validate(night)
+
+
+def _sum_up(night: Night) -> None:
+    from flows.tables import print_night
+
+    print_night(night)
+    print(f"report  {night.report}")
+    print("UIs     `make up` starts Prefect, MLflow and S3 with everything above in them")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _show_progress() -> None:
+    """Let the steps' own lines through to the terminal."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    for name in ("tasks", "flows", "esd_core"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)

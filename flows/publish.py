@@ -1,0 +1,19 @@
+"""From an approved version to a release in S3."""
+
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from tasks import artifacts, steps
+
+
+@flow(name="publish", flow_run_name="{model} {version}", persist_result=False)
+def publish(
+    model: Annotated[str, Field(min_length=1, description="Registered model, e.g. esd-miniature-van-gogh.")],
+    version: Annotated[int, Field(ge=1, description="Its version number.")],
+) -> str:
+    """Check the approval and every digest again, and publish; returns the release's address."""
+    release = steps.publish(model, version)
+    artifacts.show_release(model, version, release)
+    return release.uri

@@ -1,0 +1,90 @@
+"""What Prefect shows of a night: progress while it runs, the grid of each concept, a table at the end."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from uuid import UUID
+
+from PIL import Image
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from esd_core.concepts import ErasureJob
+from esd_core.evaluation.gates import Verdict
+from esd_core.evaluation.results import EvaluationReport
+from tasks.night import Night, Settled
+from tasks.plan import Plan
+from tasks.release import Release
+
+GRID_WIDTH = 900  # pixels; Prefect keeps the picture in its database
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The night's progress bar; `total` concepts."""
+
+    artifact: UUID
+    total: int
+
+    def advance(self, done: int) -> None:
+        update_progress_artifact(self.artifact, progress=100 * done / self.total)
+
+
+def start_night(plan: Plan) -> Progress:
+    """Show the plan, and a progress bar at zero."""
+    create_markdown_artifact(plan_markdown(plan), key="plan", description=plan.sentence)
+    artifact = create_progress_artifact(0.0, key="concepts-done", description="Concepts settled tonight")
+    return Progress(artifact, len(plan.jobs))
+
+
+def plan_markdown(plan: Plan) -> str:
+    rows = [f"| {p.job.concept.name} | {p.status.value} | {'; '.join(p.changes)} |" for p in plan.jobs]
+    retired = [f"| {k.job.concept.name} | retired | {k.model} stays registered |" for k in plan.retired]
+    return "\n".join([f"Base model: {plan.base}", "", "| concept | plan | what |", "|---|---|---|", *rows, *retired])
+
+
+def show_concept(job: ErasureJob, report: EvaluationReport, verdict: Verdict, grid: Path) -> None:
+    """The before/after grid, with the verdict's reasons under it."""
+    passed = "gates passed" if verdict.passed else "gates not passed"
+    figures = "; ".join(verdict.reasons)
+    create_image_artifact(
+        data_uri(grid), key=f"grid-{job.concept.slug}", description=f"**{report.concept}**: {passed}. {figures}"
+    )
+
+
+def data_uri(picture: Path) -> str:
+    """The picture, scaled down to GRID_WIDTH, as an address that needs no server."""
+    with Image.open(picture) as image:
+        image.thumbnail((GRID_WIDTH, 100 * GRID_WIDTH))
+        buffer = BytesIO()
+        image.convert("RGB").save(buffer, "WEBP", quality=80)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def show_night(night: Night) -> None:
+    create_table_artifact([_row(row) for row in night.settled], key="night", description=night.sentence)
+
+
+def _row(row: Settled) -> dict[str, str]:
+    return {
+        "concept": row.concept,
+        "plan": row.status.value,
+        "erased": row.erased,
+        "others": row.others,
+        "outcome": row.outcome,
+        "version": row.version,
+        "release": row.release.uri if row.release else "",
+    }
+
+
+def show_release(model: str, version: int, release: Release) -> None:
+    create_link_artifact(release.uri, key="release", link_text=release.uri, description=f"{model} {version}, published")

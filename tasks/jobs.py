@@ -1,0 +1,78 @@
+"""From a row of the list to a job, and where a job's files lie.
+
+A job's folder holds the same files under the same names as the artifacts of the version it becomes, so that a version
+registered by another machine is brought back by downloading its artifacts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from esd_core.base_model import ResolvedBase
+from esd_core.concepts import ConceptEntry, ErasureJob
+from esd_core.recipe import ParameterSubset
+
+
+def job_of(entry: ConceptEntry, base: ResolvedBase) -> ErasureJob:
+    return ErasureJob(base=base.id, base_digest=base.digest, concept=entry.concept, recipe=entry.recipe)
+
+
+def comparison_of(entry: ConceptEntry, job: ErasureJob) -> ErasureJob | None:
+    """The same job with the subset it is compared with; None when the list asks for no comparison."""
+    if entry.compare_with is None or entry.compare_with is job.recipe.subset:
+        return None
+    return job.model_copy(update={"recipe": job.recipe.model_copy(update={"subset": entry.compare_with})})
+
+
+@dataclass(frozen=True)
+class JobFiles:
+    """The files of one job in its folder. The erasure's bank and checkpoints lie beside them, never registered."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, jobs_folder: Path, job: ErasureJob) -> JobFiles:
+        return cls(jobs_folder / job.digest[:16])
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "weights.safetensors"
+
+    @property
+    def outcome(self) -> Path:
+        """What the erasure made and cost."""
+        return self.folder / "outcome.json"
+
+    @property
+    def history(self) -> Path:
+        """Loss of every step, JSON lines."""
+        return self.folder / "history.jsonl"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.folder / "evaluation.json"
+
+    def comparison(self, subset: ParameterSubset) -> Path:
+        """Evaluation of the same concept erased with another subset; only where the list asks for it."""
+        return self.folder / f"comparison-{subset.value}.json"
+
+    @property
+    def grid(self) -> Path:
+        return self.folder / "grid.png"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
+    @property
+    def artifacts(self) -> dict[str, Path]:
+        """What is registered, by artifact name."""
+        files = [self.weights, self.outcome, self.history, self.evaluation, self.grid, self.report]
+        compared = sorted(self.folder.glob("comparison-*.json"))
+        return {path.name: path for path in [*files, *compared] if path.is_file()}
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that a report shows is here."""
+        return all(path.is_file() for path in (self.outcome, self.history, self.evaluation, self.grid))

@@ -1,0 +1,115 @@
+"""What a night did: one row per concept, and the sentence that sums them up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+from esd_core.evaluation.gates import Verdict
+from esd_core.evaluation.results import EvaluationReport
+from tasks.approval import ApprovalRecord
+from tasks.plan import Plan, PlannedJob, PlanStatus
+from tasks.registry import RegisteredVersion
+from tasks.release import Release
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+
+class Findings(BaseModel):
+    """A registered version, and what was measured of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: RegisteredVersion
+    report: EvaluationReport
+    verdict: Verdict
+
+
+class Settled(BaseModel):
+    """One concept at the end of the night; `error` says in one line why it failed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    planned: PlannedJob
+    findings: Findings | None = None
+    record: ApprovalRecord | None = None
+    release: Release | None = None
+    error: str | None = None
+
+    @property
+    def concept(self) -> str:
+        return self.planned.job.concept.name
+
+    @property
+    def status(self) -> PlanStatus:
+        return self.planned.status
+
+    @property
+    def outcome(self) -> str:
+        """How far this concept came, in a few words."""
+        if self.error or not self.findings:
+            return "failed"
+        if self.release:
+            return "published"
+        if self.record:
+            return f"{self.record.decision.value} by {self.record.by}"
+        return "waits for approval" if self.findings.verdict.passed else "gates not passed"
+
+    @property
+    def version(self) -> str:
+        return f"{self.findings.version.model} {self.findings.version.version}" if self.findings else ""
+
+    @property
+    def erased(self) -> str:
+        """The erased concept's worst probe, before and after."""
+        if not self.findings:
+            return ""
+        worst = max(self.findings.report.erased, key=lambda probe: probe.remaining)
+        return f"{worst.before:.0%} -> {worst.after:.0%}"
+
+    @property
+    def others(self) -> str:
+        """Mean rate of all other probes, before and after."""
+        if not self.findings:
+            return ""
+        metrics = self.findings.report.metrics
+        return f"{metrics['others_before']:.1%} -> {metrics['others_after']:.1%}"
+
+
+class Night(BaseModel):
+    """A whole night's result."""
+
+    model_config = ConfigDict(frozen=True)
+
+    base: str
+    settled: tuple[Settled, ...]
+    retired: tuple[str, ...] = ()  # models whose concepts are no longer on the list
+    report: Path | None = None
+
+    @classmethod
+    def of(cls, plan: Plan, settled: list[Settled]) -> Night:
+        return cls(base=plan.base, settled=tuple(settled), retired=tuple(k.model for k in plan.retired))
+
+    @property
+    def failed(self) -> tuple[Settled, ...]:
+        return tuple(row for row in self.settled if row.error)
+
+    @property
+    def sentence(self) -> str:
+        """E.g. "3 concepts: 2 published, 1 gates not passed"."""
+        counts = Counter(row.outcome for row in self.settled)
+        idle = all(row.status is PlanStatus.UNCHANGED for row in self.settled) and not self.failed
+        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+        return f"{len(self.settled)} concepts: {outcomes}" + (" (nothing had changed)" if idle else "")
+
+
+def settled(planned: PlannedJob, state: State[Settled]) -> Settled:
+    """The row of a concept whose run ended in `state`: what it returned, or what it raised in one line."""
+    result = state.result(raise_on_failure=False)
+    if isinstance(result, Settled):
+        return result
+    return Settled(planned=planned, error=(" ".join(str(result).split()) or type(result).__name__)[:500])

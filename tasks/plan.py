@@ -1,0 +1,110 @@
+"""The night's plan: what is new, changed, unchanged or retired, by comparing the list with the registry.
+
+A job's digest names its result, so a job that is registered under its digest is not done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from esd_core.base_model import ResolvedBase, resolve_base
+from esd_core.concepts import ConceptEntry, ConceptList, ErasureJob
+from esd_core.evaluation.suite import load_suite
+from tasks import registry
+from tasks.jobs import comparison_of, job_of
+from tasks.registry import RegisteredVersion, model_name
+
+
+class PlanStatus(StrEnum):
+    NEW = "new"  # never registered for this base
+    CHANGED = "changed"  # registered with another recipe, or from other base weights
+    UNCHANGED = "unchanged"  # registered under this very digest
+    RETIRED = "retired"  # registered, but no longer on the list
+
+
+class PlannedJob(BaseModel):
+    """One concept of the list tonight. `comparison` is erased and evaluated for the report only."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: PlanStatus
+    job: ErasureJob
+    comparison: ErasureJob | None = None
+    changes: tuple[str, ...] = ()
+    version: RegisteredVersion | None = None
+
+    @property
+    def slug(self) -> str:
+        return self.job.concept.slug
+
+
+class Plan(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    base: str
+    jobs: tuple[PlannedJob, ...]
+    retired: tuple[RegisteredVersion, ...] = ()
+
+    @property
+    def all_unchanged(self) -> bool:
+        return all(planned.status is PlanStatus.UNCHANGED for planned in self.jobs)
+
+    @property
+    def sentence(self) -> str:
+        """E.g. "2 new, 1 unchanged"; a person reads it at a glance."""
+        statuses = [planned.status for planned in self.jobs] + [PlanStatus.RETIRED] * len(self.retired)
+        counts = [f"{statuses.count(status)} {status.value}" for status in PlanStatus if status in statuses]
+        return "everything unchanged" if self.all_unchanged and not self.retired else ", ".join(counts)
+
+
+def plan_tonight(wanted: ConceptList) -> Plan:
+    """Resolve the base, check that the suite measures every concept, and compare the list with the registry."""
+    base = resolve_base(wanted.base)
+    suite = load_suite(wanted.suite)
+    for entry in wanted.concepts:
+        suite.probes_of(entry.name)
+    return plan_night(wanted, base, registry.list_versions())
+
+
+def plan_night(wanted: ConceptList, base: ResolvedBase, known: Sequence[RegisteredVersion]) -> Plan:
+    """Compare the list with what is registered. `known` are all versions, of every base, in any order."""
+    jobs = [(entry, job_of(entry, base)) for entry in wanted.concepts]
+    models = {model_name(job.base, job.concept) for _, job in jobs}
+    return Plan(
+        base=base.id,
+        jobs=tuple(_planned(entry, job, known) for entry, job in jobs),
+        retired=tuple(_latest([k for k in known if k.job.base == base.id and k.model not in models])),
+    )
+
+
+def _planned(entry: ConceptEntry, job: ErasureJob, known: Sequence[RegisteredVersion]) -> PlannedJob:
+    comparison = comparison_of(entry, job)
+    for earlier in known:
+        if earlier.job_digest == job.digest:
+            return PlannedJob(status=PlanStatus.UNCHANGED, job=job, comparison=comparison, version=earlier)
+    predecessors = _latest([k for k in known if k.model == model_name(job.base, job.concept)])
+    if not predecessors:
+        return PlannedJob(status=PlanStatus.NEW, job=job, comparison=comparison)
+    changes = differences(predecessors[0].job, job)
+    return PlannedJob(status=PlanStatus.CHANGED, job=job, comparison=comparison, changes=changes)
+
+
+def _latest(known: Sequence[RegisteredVersion]) -> list[RegisteredVersion]:
+    """The highest version of each model, by model name."""
+    by_model = {k.model: k for k in sorted(known, key=lambda k: k.version)}
+    return [by_model[model] for model in sorted(by_model)]
+
+
+def differences(before: ErasureJob, after: ErasureJob) -> tuple[str, ...]:
+    """What distinguishes two jobs, each as "name: old -> new"."""
+    base = ("base model: other weights",) if before.base_digest != after.base_digest else ()
+    old, new = _settings(before), _settings(after)
+    return base + tuple(f"{name}: {old[name]} -> {new[name]}" for name in new if old[name] != new[name])
+
+
+def _settings(job: ErasureJob) -> dict[str, Any]:
+    return {**job.concept.model_dump(mode="json"), **job.recipe.model_dump(mode="json")}

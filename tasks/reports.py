@@ -1,0 +1,61 @@
+"""HTML reports from the files in job folders: one for each concept, one for the night."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from esd_core import digest
+from esd_core.erasure import ErasureOutcome
+from esd_core.evaluation.gates import Verdict
+from esd_core.evaluation.report import JobSection, write_job_report, write_run_report
+from esd_core.evaluation.results import EvaluationReport
+from tasks.jobs import JobFiles
+from tasks.night import Night, Settled
+from tasks.plan import PlannedJob
+
+
+def write_comparison(jobs_folder: Path, planned: PlannedJob, report: EvaluationReport) -> None:
+    """Put the evaluation of the comparison beside the job it is compared with."""
+    assert planned.comparison is not None
+    path = JobFiles.of(jobs_folder, planned.job).comparison(planned.comparison.recipe.subset)
+    digest.write_text(path, report.model_dump_json(indent=1))
+
+
+def write_concept_report(jobs_folder: Path, planned: PlannedJob, verdict: Verdict) -> None:
+    """Write report.html of a job that is erased and evaluated."""
+    write_job_report(JobFiles.of(jobs_folder, planned.job).report, _section(jobs_folder, planned, verdict, {}))
+
+
+def write_night_report(path: Path, jobs_folder: Path, night: Night) -> None:
+    """The night's report over every concept that did not fail."""
+    write_run_report(path, night.sentence, [s for row in night.settled if (s := _settled_section(jobs_folder, row))])
+
+
+def _settled_section(jobs_folder: Path, row: Settled) -> JobSection | None:
+    if not row.findings or not JobFiles.of(jobs_folder, row.planned.job).complete:
+        return None
+    links = {"version": row.version, "outcome": row.outcome}
+    released = {"release": row.release.uri} if row.release else {}
+    return _section(jobs_folder, row.planned, row.findings.verdict, {**links, **released})
+
+
+def _section(jobs_folder: Path, planned: PlannedJob, verdict: Verdict, links: dict[str, str]) -> JobSection:
+    files = JobFiles.of(jobs_folder, planned.job)
+    outcome = ErasureOutcome.model_validate_json(files.outcome.read_text(encoding="utf-8"))
+    compared = planned.comparison and files.comparison(planned.comparison.recipe.subset)
+    return JobSection(
+        job=planned.job,
+        report=read_evaluation(files.evaluation),
+        verdict=verdict,
+        grid=files.grid,
+        loss_history=files.history,
+        unet_evaluations=outcome.unet_evaluations,
+        seconds=outcome.seconds,
+        comparison=read_evaluation(compared) if compared and compared.is_file() else None,
+        comparison_name=planned.comparison.recipe.subset.value if planned.comparison else "",
+        links=links,
+    )
+
+
+def read_evaluation(path: Path) -> EvaluationReport:
+    return EvaluationReport.model_validate_json(path.read_text(encoding="utf-8"))

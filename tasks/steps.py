@@ -1,0 +1,137 @@
+"""The night's steps as Prefect tasks: each is one call of the core and at most one outside system.
+
+They exchange jobs, digests and paths; the files lie in the job's folder, so a step that is done is found done.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task
+
+from esd_core.base_model import ResolvedBase, resolve_base
+from esd_core.concepts import ApprovalPolicy, ConceptList, ErasureJob
+from esd_core.erasure import ErasureOutcome
+from esd_core.erasure import erase as erase_job
+from esd_core.errors import BaseModelMismatch, ServiceUnavailable
+from esd_core.evaluation.evaluate import evaluate as evaluate_weights
+from esd_core.evaluation.gates import Gates, Verdict, judge
+from esd_core.evaluation.results import EvaluationReport
+from esd_core.evaluation.suite import load_suite
+from tasks import approval, registry, release, reports
+from tasks.approval import ApprovalRecord
+from tasks.jobs import JobFiles
+from tasks.night import Findings, Night
+from tasks.plan import Plan, PlannedJob, plan_tonight
+from tasks.registry import RegisteredVersion
+from tasks.release import Release
+from tasks.settings import get_settings
+
+
+async def _may_pass(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Only a server that does not answer is worth another try; everything else fails the same way again."""
+    return isinstance(await state.aresult(raise_on_failure=False), ServiceUnavailable)
+
+
+ONCE: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+OUTSIDE: dict[str, Any] = {**ONCE, "retries": 3, "retry_delay_seconds": [2, 10, 30], "retry_condition_fn": _may_pass}
+
+
+def _files(job: ErasureJob) -> JobFiles:
+    return JobFiles.of(get_settings().jobs_folder, job)
+
+
+def _base(job: ErasureJob) -> ResolvedBase:
+    """The job's base model; raises BaseModelMismatch when its files have changed since the plan was made."""
+    base = resolve_base(job.base)
+    if base.digest != job.base_digest:
+        raise BaseModelMismatch(f"{job.base} has changed since the plan was made: run again to plan anew")
+    return base
+
+
+@task(task_run_name="plan", **OUTSIDE)
+def plan(wanted: ConceptList) -> Plan:
+    return plan_tonight(wanted)
+
+
+@task(task_run_name="erase {job.concept.slug} ({job.recipe.subset.value})", **ONCE)
+def erase(job: ErasureJob) -> ErasureOutcome:
+    return erase_job(job, _base(job), _files(job).folder, device=get_settings().device)
+
+
+@task(task_run_name="evaluate {job.concept.slug} ({job.recipe.subset.value})", **ONCE)
+def evaluate(job: ErasureJob, wanted: ConceptList) -> EvaluationReport:
+    settings, files = get_settings(), _files(job)
+    return evaluate_weights(
+        _base(job),
+        files.weights,
+        job.concept,
+        load_suite(wanted.suite),
+        images_per_probe=wanted.images_per_probe,
+        cache=settings.cache_folder,
+        out=files.folder,
+        device=settings.device,
+    )
+
+
+@task(task_run_name="compare {planned.slug}", **ONCE)
+def keep_comparison(planned: PlannedJob, report: EvaluationReport) -> None:
+    reports.write_comparison(get_settings().jobs_folder, planned, report)
+
+
+@task(task_run_name="judge {report.concept}", **ONCE)
+def judge_by_gates(report: EvaluationReport, gates: Gates) -> Verdict:
+    return judge(report, gates)
+
+
+@task(task_run_name="report {planned.slug}", **ONCE)
+def report_concept(planned: PlannedJob, verdict: Verdict) -> Path:
+    reports.write_concept_report(get_settings().jobs_folder, planned, verdict)
+    return _files(planned.job).grid
+
+
+@task(task_run_name="register {outcome.job.concept.slug}", **OUTSIDE)
+def register(outcome: ErasureOutcome, report: EvaluationReport, verdict: Verdict) -> RegisteredVersion:
+    return registry.register_version(outcome.job, outcome, report, verdict, _files(outcome.job).artifacts)
+
+
+@task(task_run_name="recall {planned.slug}", **OUTSIDE)
+def recall(planned: PlannedJob, gates: Gates) -> Findings:
+    """What is known of a version that is registered already; its files are fetched unless they are here."""
+    assert planned.version is not None
+    files = _files(planned.job)
+    if not files.complete:
+        registry.download_artifacts(planned.version, files.folder)
+    report = reports.read_evaluation(files.evaluation)
+    return Findings(version=planned.version, report=report, verdict=judge(report, gates))
+
+
+@task(task_run_name="approve {version.model} by policy", **OUTSIDE)
+def approve_by_policy(version: RegisteredVersion, verdict: Verdict, policy: ApprovalPolicy) -> ApprovalRecord | None:
+    return approval.approve_by_policy(version, verdict, policy)
+
+
+@task(task_run_name="approve {model} {version}", **OUTSIDE)
+def approve(model: str, version: int, by: str, reason: str) -> ApprovalRecord:
+    return approval.approve(model, version, by, reason, ApprovalPolicy.MANUAL)
+
+
+@task(task_run_name="reject {model} {version}", **OUTSIDE)
+def reject(model: str, version: int, by: str, reason: str) -> ApprovalRecord:
+    return approval.reject(model, version, by, reason)
+
+
+@task(task_run_name="publish {model} {version}", **OUTSIDE)
+def publish(model: str, version: int) -> Release:
+    return release.publish(model, version)
+
+
+@task(task_run_name="write report", **ONCE)
+def report_night(night: Night) -> Night:
+    """The night, with the path of its report."""
+    settings = get_settings()
+    path = settings.home / "report.html"
+    reports.write_night_report(path, settings.jobs_folder, night)
+    return night.model_copy(update={"report": path})
