@@ -1,0 +1,147 @@
+"""Tiny random models: the code paths of real ones in milliseconds, and no meaning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTImageProcessorPil,
+)
+
+from esd_core import digest
+from esd_core.base_model import ResolvedBase, resolve_base
+from esd_core.concepts import Concept, ConceptKind, ErasureJob
+from esd_core.evaluation.suite import Suite, load_suite
+from esd_core.parameters import select
+from esd_core.recipe import ParameterSubset, Recipe
+from esd_core.weights import Provenance, save_weights
+
+IMAGE = 16  # pixels across
+OBJECTS = ("house", "tree", "nothing")
+
+
+def tiny_tokenizer() -> CLIPTokenizer:
+    """Letters only: every character is a token."""
+    letters = [chr(c) for c in range(33, 127)]
+    vocabulary = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={token: i for i, token in enumerate(vocabulary)}, merges=[], model_max_length=16)
+
+
+def tiny_pipeline() -> StableDiffusionPipeline:
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer()
+    return StableDiffusionPipeline(
+        vae=AutoencoderKL(
+            block_out_channels=(4, 4),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            norm_num_groups=2,
+            sample_size=IMAGE,
+        ),
+        text_encoder=CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=8,
+                intermediate_size=8,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                max_position_embeddings=16,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+            )
+        ),
+        tokenizer=tokenizer,
+        unet=UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(4, 8),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=8,
+            attention_head_dim=2,
+            norm_num_groups=2,
+        ),
+        scheduler=DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, steps_offset=1),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Stable Diffusion pipeline folder: 8x8 latents, 16x16 images."""
+    folder = tmp_path_factory.mktemp("base")
+    tiny_pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base(tiny_base: Path) -> ResolvedBase:
+    return resolve_base(str(tiny_base))
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random classifier folder with the labels OBJECTS."""
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("suite") / "object"
+    config = ResNetConfig(
+        embedding_size=4, hidden_sizes=(4, 8), depths=(1, 1), layer_type="basic", id2label=dict(enumerate(OBJECTS))
+    )
+    ResNetForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": IMAGE, "width": IMAGE}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_suite(tiny_classifier: Path) -> Suite:
+    """Two concepts and a negated probe, two sampler steps."""
+    path = tiny_classifier.parent / "suite.yaml"
+    probes = [
+        {"name": "house", "concept": "house", "label": "house", "prompts": ["a house", "a red house"]},
+        {"name": "tree", "concept": "tree", "label": "tree", "prompts": ["a tree"]},
+        {"name": "no tree unasked", "concept": "tree", "label": "tree", "prompts": ["a car"], "negated": True},
+    ]
+    suite = {
+        "classifiers": {"object": {"model": "object"}},
+        "probes": [{**probe, "classifier": "object"} for probe in probes],
+        "steps": 2,
+        "guidance_scale": 3.0,
+    }
+    path.write_text(yaml.safe_dump(suite))
+    return load_suite(str(path))
+
+
+@pytest.fixture(scope="session")
+def house_job(base: ResolvedBase) -> ErasureJob:
+    return ErasureJob(
+        base=base.id,
+        base_digest=base.digest,
+        concept=Concept(name="house", kind=ConceptKind.OBJECT),
+        recipe=Recipe(subset=ParameterSubset.ESD_X),
+    )
+
+
+@pytest.fixture(scope="session")
+def edited_weights(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, house_job: ErasureJob) -> Path:
+    """Edited weights that move every cross-attention parameter of the tiny base."""
+    unet = UNet2DConditionModel.from_pretrained(tiny_base / "unet")
+    generator = torch.Generator().manual_seed(2)
+    tensors = {
+        name: parameter.detach() + 0.5 * torch.randn(parameter.shape, generator=generator)
+        for name, parameter in select(unet, house_job.recipe.subset).items()
+    }
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    written = save_weights(path, tensors, Provenance.of(house_job))
+    assert written == digest.of_file(path)
+    return path

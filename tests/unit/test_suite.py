@@ -1,0 +1,137 @@
+"""Evaluation suites: what is refused, what is measured, and what a digest depends on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from esd_core.errors import EvaluationError, InvalidInput
+from esd_core.evaluation.suite import Suite, load_suite
+from esd_core.miniature.world import ARTISTS, OBJECTS
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def raw_suite() -> dict[str, Any]:
+    probe = {"name": "house", "concept": "house", "classifier": "object", "label": "house", "prompts": ["a house"]}
+    return {
+        "classifiers": {"object": {"model": f"someone/classifier@{COMMIT}"}},
+        "probes": [probe, {**probe, "name": "tree", "concept": "tree", "label": "tree"}],
+    }
+
+
+def written(folder: Path, raw: Any) -> str:
+    path = folder / "suite.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return str(path)
+
+
+def test_the_miniature_suite_measures_every_object_artist_and_the_sun() -> None:
+    suite = load_suite("miniature")
+    for concept in (*OBJECTS, *ARTISTS, "sun"):
+        assert suite.probes_of(concept)
+    assert [probe.implied for probe in suite.probes_of("sun")] == [False, True]
+
+
+def test_the_miniature_suite_names_a_concept_only_where_it_measures_it() -> None:
+    suite = load_suite("miniature")
+    plain = [probe for probe in suite.probes if probe.concept in OBJECTS]
+    implied = [probe for probe in suite.probes if probe.implied]
+    assert not [prompt for probe in plain for prompt in probe.prompts if "beach" in prompt or "sun" in prompt]
+    assert all("beach" in prompt and "sun" not in prompt for probe in implied for prompt in probe.prompts)
+    for artist in ARTISTS:
+        others = [probe for probe in suite.probes if not probe.measures(artist)]
+        assert not [prompt for probe in others for prompt in probe.prompts if artist in prompt]
+
+
+def test_an_unmeasured_concept_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    suite = load_suite(written(tmp_path, raw_suite()))
+    with pytest.raises(EvaluationError, match="no probe of the suite measures 'boat': it knows house, tree"):
+        suite.probes_of("boat")
+
+
+def test_a_negated_probe_never_measures_an_erasure(tmp_path: Path) -> None:
+    raw = raw_suite()
+    raw["probes"][1]["negated"] = True
+    with pytest.raises(EvaluationError, match="measures 'tree'"):
+        load_suite(written(tmp_path, raw)).probes_of("tree")
+
+
+def test_cases_take_prompts_in_turn_with_seeds_of_the_probe_alone(tmp_path: Path) -> None:
+    raw = raw_suite()
+    raw["probes"][0]["prompts"] = ["a house", "a red house"]
+    suite = load_suite(written(tmp_path, raw))
+    few, many = suite.cases(suite.probes[0], 3), suite.cases(suite.probes[0], 5)
+    assert [prompt for prompt, _ in few] == ["a house", "a red house", "a house"]
+    assert many[:3] == few
+    assert len({seed for _, seed in many}) == 5
+    raw["probes"].reverse()
+    reordered = load_suite(written(tmp_path, raw))
+    assert reordered.cases(reordered.probes[1], 3) == few
+
+
+def test_the_digest_follows_what_decides_the_figures(tmp_path: Path) -> None:
+    raw = raw_suite()
+    first = load_suite(written(tmp_path, raw)).digest
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert load_suite(written(elsewhere, raw)).digest == first
+    raw["steps"] = 7
+    assert load_suite(written(tmp_path, raw)).digest != first
+
+
+def test_the_digest_follows_the_files_of_a_local_classifier(tmp_path: Path) -> None:
+    raw = raw_suite()
+    raw["classifiers"]["object"]["model"] = "judge"
+    (tmp_path / "judge").mkdir()
+    weights = tmp_path / "judge" / "model.safetensors"
+    weights.write_bytes(b"one")
+    first = load_suite(written(tmp_path, raw)).digest
+    weights.write_bytes(b"two")
+    assert load_suite(written(tmp_path, raw)).digest != first
+
+
+@pytest.mark.parametrize("model", ["someone/classifier", "someone/classifier@main", "no-such-folder"])
+def test_a_classifier_that_is_neither_here_nor_pinned_is_refused(tmp_path: Path, model: str) -> None:
+    raw = raw_suite()
+    raw["classifiers"]["object"]["model"] = model
+    suite = load_suite(written(tmp_path, raw))
+    with pytest.raises(EvaluationError, match="neither a folder nor pinned"):
+        _ = suite.digest
+
+
+def spoilt(**changes: Any) -> dict[str, Any]:
+    return {**raw_suite(), **changes}
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (["a list"], "expected a mapping"),
+        (spoilt(steps=0), "steps"),
+        (spoilt(folder="/etc"), "expected a mapping"),
+        (spoilt(surprise=1), "surprise"),
+        (spoilt(probes=[]), "probes"),
+        (spoilt(probes=[raw_suite()["probes"][0]] * 2), "listed more than once: house"),
+        (spoilt(classifiers={"style": {"model": "style"}}), "not listed under 'classifiers': object"),
+        (spoilt(probes=[{**probe, "prompts": []} for probe in raw_suite()["probes"]]), r"probes\.0\.prompts"),
+    ],
+)
+def test_a_faulty_suite_is_refused_in_one_line(tmp_path: Path, raw: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message) as refusal:
+        load_suite(written(tmp_path, raw))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_missing_suite_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="cannot read evaluation suite"):
+        load_suite(str(tmp_path / "none.yaml"))
+
+
+def test_a_suite_is_an_ordinary_value(tmp_path: Path) -> None:
+    suite = load_suite(written(tmp_path, raw_suite()))
+    assert isinstance(suite, Suite)
+    assert suite.folder == tmp_path.resolve()
