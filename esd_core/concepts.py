@@ -1,0 +1,159 @@
+"""What is to be erased: concepts, the list a team keeps of them, and the jobs that follow from a list."""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from esd_core import digest
+from esd_core.errors import InvalidInput
+from esd_core.evaluation.gates import Gates
+from esd_core.recipe import NAMED_IN_PROMPTS, NOT_NAMED, Anchor, ParameterSubset, Recipe, RolloutFrom, TimestepChoice
+
+MINIATURE = "miniature"
+
+
+class ConceptKind(StrEnum):
+    STYLE = "style"  # named in prompts: the paper erases it from cross-attention (esd-x)
+    OBJECT = "object"  # a class of things (esd-u)
+    GLOBAL = "global"  # appears without being named, as nudity does (esd-u)
+
+
+class ApprovalPolicy(StrEnum):
+    MANUAL = "manual"  # a person approves
+    GATES = "gates"  # approved when every gate passed
+
+
+def _plain_text(value: str) -> str:
+    value = value.strip()
+    if not value or not value.isprintable():
+        raise ValueError("must be printable text that is not blank")
+    return value
+
+
+Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_plain_text)]
+
+
+class Concept(BaseModel):
+    """A concept as the text encoder reads it. `erase_from`: erase it only from pictures of this (an attribute)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Text
+    kind: ConceptKind
+    erase_from: Text | None = None
+
+    @property
+    def slug(self) -> str:
+        """The name in letters, digits and dashes, for files, models and tasks; distinct for distinct names."""
+        plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in self.name.lower())
+        short = "-".join(part for part in plain.split("-") if part)[:40]
+        exact = short.replace("-", " ") == self.name.lower()
+        return short if exact else f"{short or 'concept'}-{digest.of_bytes(self.name.encode())[:6]}"
+
+
+class ConceptEntry(BaseModel):
+    """A row of a concept list. What is left out follows from the kind, as the paper chooses it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Concept")
+
+    name: Text = Field(title="Concept", description="The concept's name, as a prompt would name it, e.g. Van Gogh.")
+    kind: ConceptKind = Field(title="Kind", description="style: esd-x; object and global: esd-u.")
+    erase_from: Text | None = Field(None, title="Erase from", description="Erase only from pictures of this text.")
+    subset: ParameterSubset | None = Field(None, title="Subset", description="Parameters to train; follows the kind.")
+    negative_guidance: float | None = Field(None, gt=0, le=20, title="Negative guidance (eta)")
+    anchor: Anchor | None = Field(None, title="Anchor", description="What the target starts from.")
+    iterations: int | None = Field(None, ge=1, le=10_000, title="Iterations")
+    learning_rate: float | None = Field(None, gt=0, le=1, title="Learning rate")
+    batch_size: int | None = Field(None, ge=1, le=64, title="Batch size")
+    rollout_from: RolloutFrom | None = Field(None, title="Rollout from")
+    rollout_steps: int | None = Field(None, ge=2, le=1000, title="Rollout steps")
+    start_guidance: float | None = Field(None, ge=1, le=30, title="Start guidance")
+    points_per_rollout: int | None = Field(None, ge=1, le=1000, title="Points per rollout")
+    reuse: int | None = Field(None, ge=1, le=100, title="Reuse of a point")
+    timestep_choice: TimestepChoice | None = Field(None, title="Timestep choice")
+    seed: int | None = Field(None, ge=0, lt=2**31, title="Seed")
+    compare_with: ParameterSubset | None = Field(
+        None, title="Compare with", description="Erase with this subset too, for the report only; never registered."
+    )
+
+    @property
+    def concept(self) -> Concept:
+        return Concept(name=self.name, kind=self.kind, erase_from=self.erase_from)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The complete recipe: this row's settings over the defaults of its kind."""
+        defaults = NAMED_IN_PROMPTS if self.kind is ConceptKind.STYLE else NOT_NAMED
+        own = self.model_dump(include=set(Recipe.model_fields), exclude_none=True)
+        return Recipe(**{**defaults, **own})
+
+
+class ErasureJob(BaseModel):
+    """One erasure, named by its digest: same digest, same weights."""
+
+    model_config = ConfigDict(frozen=True)
+
+    base: str  # as the person wrote it: hub id with revision, folder, or "miniature"
+    base_digest: str
+    concept: Concept
+    recipe: Recipe
+
+    @property
+    def digest(self) -> str:
+        return digest.of_json(self.model_dump(mode="json", exclude={"base"}))
+
+
+class ConceptList(BaseModel):
+    """A concept list: what to erase from which base, how it is judged, and who approves."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: str = Field(MINIATURE, description="Hub id pinned as owner/name@commit, a local folder, or miniature.")
+    suite: str = Field(MINIATURE, description="Evaluation suite: a YAML file, or miniature.")
+    images_per_probe: int = Field(24, ge=1, le=5000, description="Images for each row of the suite, before and after.")
+    gates: Gates = Gates()
+    approval: ApprovalPolicy = ApprovalPolicy.MANUAL
+    concepts: tuple[ConceptEntry, ...] = Field(min_length=1)
+
+    def model_post_init(self, _: Any) -> None:
+        twice = [name for name, n in Counter(entry.name.casefold() for entry in self.concepts).items() if n > 1]
+        if twice:
+            raise ValueError(f"concept listed more than once: {', '.join(sorted(twice))}")
+
+
+def load_concept_list(path: Path) -> ConceptList:
+    """Read a YAML concept list; raises InvalidInput naming every bad field in one line."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise InvalidInput(f"cannot read concept list {path}: {e.strerror}") from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise InvalidInput(f"{path} is not YAML: {' '.join(str(e).split())}") from e
+    if not isinstance(raw, dict):
+        raise InvalidInput(f"{path} is not a concept list: expected a mapping with the key 'concepts'")
+    return checked_list(raw, str(path))
+
+
+def checked_list(raw: dict[str, Any], source: str) -> ConceptList:
+    """A concept list from plain values; raises InvalidInput naming `source` and every bad field in one line."""
+    try:
+        return ConceptList.model_validate(raw)
+    except ValidationError as e:
+        raise InvalidInput(f"{source}: {describe_faults(e)}") from e
+
+
+def describe_faults(error: ValidationError) -> str:
+    """All faults of a validation in one line: where, what is wrong, what was given."""
+
+    def describe(fault: Any) -> str:
+        where = ".".join(str(part) for part in fault["loc"])
+        given = f" (given: {fault['input']!r})" if fault["type"] not in ("missing", "value_error") else ""
+        return f"{where}: {fault['msg']}{given[:120]}" if where else f"{fault['msg']}"
+
+    return "; ".join(describe(fault) for fault in error.errors())

@@ -1,0 +1,142 @@
+"""Edited weights: a safetensors file with only the trained tensors, and where they come from in its header.
+
+The file loads with `pipe.unet.load_state_dict(load_file(path), strict=False)`. Our own way in is strict: unknown
+names, wrong shapes and another base model are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from esd_core import digest
+from esd_core.concepts import Concept, ErasureJob
+from esd_core.errors import BaseModelMismatch, WeightsError
+from esd_core.recipe import Recipe
+
+HEADER_KEY = "esd"  # one JSON value: safetensors metadata is a map of strings
+
+
+def code_version() -> str:
+    """Version of the installed package."""
+    try:
+        return version("esd-pipeline")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+class Provenance(BaseModel):
+    """Where edited weights come from; written into the file's header."""
+
+    model_config = ConfigDict(frozen=True)
+
+    base: str
+    base_digest: str
+    concept: Concept
+    recipe: Recipe
+    job_digest: str
+    code_version: str
+
+    @classmethod
+    def of(cls, job: ErasureJob) -> Provenance:
+        return cls(
+            base=job.base,
+            base_digest=job.base_digest,
+            concept=job.concept,
+            recipe=job.recipe,
+            job_digest=job.digest,
+            code_version=code_version(),
+        )
+
+
+@dataclass(frozen=True)
+class EditedWeights:
+    """Trained tensors under the U-Net's parameter names, and their provenance."""
+
+    tensors: dict[str, torch.Tensor]
+    provenance: Provenance
+
+
+def save_weights(path: Path, tensors: dict[str, torch.Tensor], provenance: Provenance) -> str:
+    """Write the file whole or not at all; returns its SHA-256."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    with digest.whole_file(path) as partial:
+        save_file(contiguous, partial, metadata={"format": "pt", HEADER_KEY: provenance.model_dump_json()})
+        _order_header(partial)
+        return digest.of_file(partial)
+
+
+def _order_header(path: Path) -> None:
+    """Write the header's metadata in sorted order: safetensors writes it in random order, and the same weights must
+    be the same bytes. Only the order changes, so every offset stays."""
+    with path.open("r+b") as f:
+        (length,) = struct.unpack("<Q", f.read(8))
+        header = json.loads(f.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > length:
+            raise WeightsError(f"{path}: the header grew from {length} to {len(text)} bytes")
+        f.seek(8)
+        f.write(text.ljust(length))
+
+
+def read_weights(path: Path) -> EditedWeights:
+    """Read a weights file; raises WeightsError when it is missing, truncated, foreign or without provenance."""
+    if not path.is_file():
+        raise WeightsError(f"no weights file at {path}: check the path, or make one with `esd erase`")
+    try:
+        with safe_open(path, framework="pt") as f:
+            header = f.metadata() or {}
+            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as e:
+        raise WeightsError(f"{path} is not a whole safetensors file ({e}): fetch or erase again") from e
+    if HEADER_KEY not in header:
+        raise WeightsError(f"{path} does not say what it edits: its header has no {HEADER_KEY!r} entry")
+    try:
+        provenance = Provenance.model_validate_json(header[HEADER_KEY])
+    except ValidationError as e:
+        raise WeightsError(f"{path}: the header's {HEADER_KEY!r} entry cannot be read: {e.error_count()} faults") from e
+    return EditedWeights(tensors, provenance)
+
+
+def apply_weights(unet: nn.Module, weights: EditedWeights, base_digest: str) -> None:
+    """Put edited weights into `unet`, strictly.
+
+    Raises BaseModelMismatch when they edit another base; WeightsError when a name or shape does not fit, or when the
+    file lacks a tensor that its own recipe says was trained.
+    """
+    from esd_core.parameters import select
+
+    source = weights.provenance
+    if source.base_digest != base_digest:
+        raise BaseModelMismatch(
+            f"these weights edit {source.base!r} (digest {source.base_digest[:12]}) but the base loaded has digest "
+            f"{base_digest[:12]}: load {source.base!r}, or erase {source.concept.name!r} again from this base"
+        )
+    expected = {name: parameter.shape for name, parameter in select(unet, source.recipe.subset).items()}
+    given = {name: tensor.shape for name, tensor in weights.tensors.items()}
+    alien, missing = sorted(given.keys() - expected.keys()), sorted(expected.keys() - given.keys())
+    misshapen = sorted(name for name in given.keys() & expected.keys() if given[name] != expected[name])
+    for fault, names in (("does not belong there", alien), ("is missing", missing), ("has another shape", misshapen)):
+        if names:
+            raise WeightsError(
+                f"weights for {source.concept.name!r} do not fit subset {source.recipe.subset.value}: {names[0]} "
+                f"{fault} ({len(names)} of {len(expected)} tensors): the file was altered, or is of another model"
+            )
+    unet.load_state_dict(weights.tensors, strict=False)
+
+
+def original_weights(unet: nn.Module, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Copies of the named parameters, to put back what `apply_weights` replaces."""
+    parameters = dict(unet.named_parameters())
+    return {name: parameters[name].detach().clone() for name in names}
