@@ -94,11 +94,12 @@ class Bucket:
         with self._errors(), digest.whole_file(path) as partial, partial.open("wb") as f:
             self.client.download_fileobj(self.name, key, f)
 
-    def keys(self, prefix: str = "") -> list[str]:
-        """All keys that start with `prefix`, in order."""
+    def listing(self, prefix: str = "") -> dict[str, str]:
+        """ETag of every object whose key starts with `prefix`, in order of the keys."""
         with self._errors():
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
-            return sorted(item["Key"] for page in pages for item in page.get("Contents", []))
+            found = {item["Key"]: item["ETag"] for page in pages for item in page.get("Contents", [])}
+        return dict(sorted(found.items()))
 
     def create(self) -> None:
         """Make the bucket unless it is there. For the embedded server; production buckets are made by their owners."""
@@ -174,11 +175,15 @@ def _client(address: str | None, region: str, embedded: bool, timeout: float) ->
         s3={"addressing_style": "path"} if address else None,
         proxies={} if embedded else None,  # a proxy cannot reach this machine's loopback address
     )
-    made_up = {"aws_access_key_id": EMBEDDED, "aws_secret_access_key": EMBEDDED} if embedded else {}
-    client: S3Client = boto3.session.Session().client(
-        "s3", endpoint_url=address, region_name=region, config=config, **made_up
+    made_up = EMBEDDED if embedded else None  # None: the default chain
+    return boto3.session.Session().client(
+        "s3",
+        endpoint_url=address,
+        region_name=region,
+        aws_access_key_id=made_up,
+        aws_secret_access_key=made_up,
+        config=config,
     )
-    return client
 
 
 def parse_uri(uri: str) -> tuple[str, str]:
