@@ -1,0 +1,71 @@
+"""Finding a base model: what is accepted, what is refused and why."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from esd_core.backbones import stable_diffusion as sd
+from esd_core.base_model import resolve_base
+from esd_core.errors import BaseModelError
+
+
+def test_the_digest_follows_content_not_place(tiny_base: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_base, copy)
+    assert resolve_base(str(copy)).digest == resolve_base(str(tiny_base)).digest
+    config = copy / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "beta_end": 0.5}))
+    assert resolve_base(str(copy)).digest != resolve_base(str(tiny_base)).digest
+
+
+@pytest.mark.parametrize(
+    ("base", "complaint"),
+    [
+        ("no/such-model", "not pinned: write no/such-model@"),
+        ("owner/name@main", "not pinned"),
+        ("/no/such/folder", "neither a folder"),
+        ("what is this", "neither a folder"),
+    ],
+)
+def test_what_is_not_a_pinned_base_is_refused(base: str, complaint: str) -> None:
+    with pytest.raises(BaseModelError, match=complaint):
+        resolve_base(base)
+
+
+def test_other_pipelines_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    with pytest.raises(BaseModelError, match="holds a FluxPipeline; supported: StableDiffusionPipeline"):
+        resolve_base(str(tmp_path))
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BaseModelError, match=r"no model_index\.json"):
+        resolve_base(str(tmp_path))
+
+
+def test_pickled_weights_are_refused(tiny_base: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "pickled"
+    shutil.copytree(tiny_base, copy)
+    weights = next((copy / "unet").glob("*.safetensors"))
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(BaseModelError, match="pickled weights are not loaded"):
+        resolve_base(str(copy))
+
+
+def test_a_truncated_base_is_one_line(tiny_base: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "truncated"
+    shutil.copytree(tiny_base, copy)
+    weights = next((copy / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(BaseModelError, match="cannot load base model") as refusal:
+        sd.load_pipeline(resolve_base(str(copy)), "cpu")
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_unknown_device_is_refused(tiny_base: Path) -> None:
+    with pytest.raises(BaseModelError, match="use auto, cpu"):
+        sd.load_pipeline(resolve_base(str(tiny_base)), "quantum")
