@@ -19,7 +19,7 @@ from esd_core.evaluation.suite import Probe, Suite
 from esd_core.weights import apply_weights, read_weights
 
 REPORT_FILE, GRID_FILE, WORK_FOLDER = "evaluation.json", "grid.png", "after"
-GRID_SEEDS = 6
+GRID_SEEDS = 4
 
 
 def evaluate(

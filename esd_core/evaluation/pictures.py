@@ -16,7 +16,7 @@ from esd_core import digest
 
 CELL = 128  # pixels across, at most
 GAP, PAIR_GAP, MARGIN = 2, 14, 16
-LABEL_WIDTH, HEADER = 150, 44
+LABEL_WIDTH, HEADER = 190, 62
 PAPER, INK, FAINT, ACCENT = (255, 255, 255), (28, 32, 38), (112, 120, 130), (190, 40, 40)
 
 
@@ -46,8 +46,8 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _row_label(draw: ImageDraw.ImageDraw, text: str, y: int, colour: tuple[int, int, int]) -> None:
-    size = 17
-    while size > 9 and draw.textlength(text, font=_font(size)) > LABEL_WIDTH - 10:
+    size = 24
+    while size > 12 and draw.textlength(text, font=_font(size)) > LABEL_WIDTH - 10:
         size -= 1
     draw.text((MARGIN, y + CELL // 2), text, fill=colour, font=_font(size), anchor="lm")
 
@@ -62,9 +62,9 @@ def write_before_after(path: Path, rows: Sequence[GridRow]) -> None:
     draw = ImageDraw.Draw(sheet)
     left = [MARGIN + LABEL_WIDTH + i * (pair + PAIR_GAP) for i in range(seeds)]
     for i, x in enumerate(left):
-        draw.text((x, MARGIN), f"seed {i + 1}", fill=FAINT, font=_font(13))
-        draw.text((x, MARGIN + 19), "before", fill=INK, font=_font(15))
-        draw.text((x + CELL + GAP, MARGIN + 19), "after", fill=INK, font=_font(15))
+        draw.text((x, MARGIN - 2), f"seed {i + 1}", fill=FAINT, font=_font(19))
+        draw.text((x, MARGIN + 24), "before", fill=INK, font=_font(22))
+        draw.text((x + CELL + GAP, MARGIN + 24), "after", fill=INK, font=_font(22))
     for r, row in enumerate(rows):
         y = MARGIN + HEADER + r * (CELL + PAIR_GAP)
         _row_label(draw, row.label, y, ACCENT if row.erased else INK)
@@ -85,7 +85,7 @@ def write_table(path: Path, rows: Sequence[str], columns: Sequence[str], images:
     draw = ImageDraw.Draw(sheet)
     for c, name in enumerate(columns):
         x = MARGIN + LABEL_WIDTH + c * step
-        draw.text((x + CELL // 2, MARGIN + HEADER // 2), name, fill=INK, font=_font(15), anchor="mm")
+        draw.text((x + CELL // 2, MARGIN + HEADER // 2), name, fill=INK, font=_font(22), anchor="mm")
         for r in range(len(rows)):
             sheet.paste(fit(images[r, c]), (x, MARGIN + HEADER + r * step))
     for r, name in enumerate(rows):

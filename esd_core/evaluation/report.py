@@ -121,7 +121,7 @@ def _row(probe: ProbeResult) -> dict[str, Any]:
 def _gate_view(gate: GateResult) -> dict[str, Any]:
     """A gauge: the limit stands at the middle, so that a pass fills less than half."""
     share = gate.measured / (2 * gate.limit) if gate.limit else float(gate.measured > 0)
-    return {"reason": gate.reason, "passed": gate.passed, "fill": min(max(share, 0.0), 1.0)}
+    return {"reason": gate.reason.replace(" -> ", " → "), "passed": gate.passed, "fill": min(max(share, 0.0), 1.0)}
 
 
 def _comparison_rows(report: EvaluationReport, other: EvaluationReport) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,7 +98,7 @@ class Suite(BaseModel):
         folder = self.folder / model
         return str(folder.resolve()) if folder.is_dir() or not PINNED.fullmatch(model) else model
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """Names all that decides the figures of given weights: prompts, seeds, sampling and the classifiers' files."""
         classifiers = {name: classifier_digest(self.locate(name)) for name in self.classifiers}

@@ -1,0 +1,166 @@
+"""Measuring edited weights: counts before and after, cached base images, nothing done twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from esd_core import digest
+from esd_core.backbones.stable_diffusion import load_pipeline
+from esd_core.base_model import ResolvedBase
+from esd_core.concepts import Concept, ConceptKind
+from esd_core.errors import EvaluationError, WeightsError
+from esd_core.evaluation import evaluate as module
+from esd_core.evaluation.classifiers import load_classifier
+from esd_core.evaluation.evaluate import evaluate
+from esd_core.evaluation.results import EvaluationReport
+from esd_core.evaluation.suite import Suite
+from esd_core.generation import generate
+from esd_core.weights import apply_weights, read_weights
+
+HOUSE = Concept(name="House", kind=ConceptKind.OBJECT)
+IMAGES = 5
+
+
+def measured(
+    base: ResolvedBase, weights: Path, suite: Suite, folder: Path, concept: Concept = HOUSE
+) -> EvaluationReport:
+    out = folder / concept.slug
+    return evaluate(
+        base,
+        weights,
+        concept,
+        suite,
+        images_per_probe=IMAGES,
+        cache=folder / "cache",
+        out=out,
+        device="cpu",
+        progress=False,
+    )
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every load of a pipeline, noted."""
+    noted: list[str] = []
+
+    def noting(base: ResolvedBase, device: str = "auto") -> Any:
+        noted.append(base.id)
+        return load_pipeline(base, device)
+
+    monkeypatch.setattr(module, "load_pipeline", noting)
+    return noted
+
+
+def test_it_counts_what_the_classifier_sees(
+    base: ResolvedBase, edited_weights: Path, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    report = measured(base, edited_weights, tiny_suite, tmp_path)
+    judge, pipeline = load_classifier(tiny_suite.locate("object")), load_pipeline(base, "cpu")
+
+    def hits(probe_name: str) -> int:
+        (probe,) = (probe for probe in tiny_suite.probes if probe.name == probe_name)
+        prompts, seeds = zip(*tiny_suite.cases(probe, IMAGES), strict=True)
+        images = generate(pipeline, prompts, seeds, steps=2, guidance_scale=3.0, progress=False)
+        seen = judge.classify(images) == judge.index_of(probe.label)
+        return int((~seen if probe.negated else seen).sum())
+
+    rows = (*report.erased, *report.others)
+    assert [row.probe for row in rows] == ["house", "tree", "no tree unasked"]
+    assert [row.probe for row in report.erased] == ["house"]
+    assert {row.probe: row.hits_before for row in rows} == {row.probe: hits(row.probe) for row in rows}
+    apply_weights(pipeline.unet, read_weights(edited_weights), base.digest)
+    assert {row.probe: row.hits_after for row in rows} == {row.probe: hits(row.probe) for row in rows}
+    assert {row.images for row in rows} == {IMAGES}
+    assert report.weights_digest == digest.of_file(edited_weights)
+
+
+def test_it_writes_the_report_and_the_grid_and_nothing_else(
+    base: ResolvedBase, edited_weights: Path, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    report = measured(base, edited_weights, tiny_suite, tmp_path)
+    out = tmp_path / HOUSE.slug
+    assert sorted(path.name for path in out.iterdir()) == ["evaluation.json", "grid.png"]
+    assert EvaluationReport.model_validate_json((out / "evaluation.json").read_text()) == report
+    with Image.open(out / "grid.png") as grid:
+        assert grid.format == "PNG"
+        assert grid.height > 3 * 128  # a row for each probe
+
+
+def test_a_finished_evaluation_is_returned_without_work(
+    base: ResolvedBase, edited_weights: Path, tiny_suite: Suite, tmp_path: Path, loads: list[str]
+) -> None:
+    first = measured(base, edited_weights, tiny_suite, tmp_path)
+    assert len(loads) == 2  # the base, and a copy with the edited weights
+    assert measured(base, edited_weights, tiny_suite, tmp_path) == first
+    assert len(loads) == 2
+
+
+def test_base_images_are_made_once_for_all_concepts(
+    base: ResolvedBase, edited_weights: Path, tiny_suite: Suite, tmp_path: Path, loads: list[str]
+) -> None:
+    house = measured(base, edited_weights, tiny_suite, tmp_path)
+    tree = measured(base, edited_weights, tiny_suite, tmp_path, Concept(name="tree", kind=ConceptKind.OBJECT))
+    assert len(loads) == 3
+    assert [row.probe for row in tree.others] == ["house", "no tree unasked"]
+    assert tree.others[0] == house.erased[0]
+
+
+def test_damaged_base_images_are_made_again(
+    base: ResolvedBase, edited_weights: Path, tiny_suite: Suite, tmp_path: Path, loads: list[str]
+) -> None:
+    first = measured(base, edited_weights, tiny_suite, tmp_path)
+    damaged = min((tmp_path / "cache").rglob("*.npy"))
+    whole = np.load(damaged)
+    np.save(damaged, np.zeros_like(whole))
+    (tmp_path / HOUSE.slug / "evaluation.json").unlink()
+    assert measured(base, edited_weights, tiny_suite, tmp_path) == first
+    assert (np.load(damaged) == whole).all()
+    assert len(loads) == 4
+
+
+def test_an_interrupted_evaluation_continues(
+    base: ResolvedBase, edited_weights: Path, tiny_suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = measured(base, edited_weights, tiny_suite, tmp_path)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / HOUSE.slug
+    (out / "evaluation.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_before_after", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            measured(base, edited_weights, tiny_suite, tmp_path)
+    assert not (out / "evaluation.json").exists()
+    monkeypatch.setattr("esd_core.evaluation.judged_images.generate", interrupt)
+    assert measured(base, edited_weights, tiny_suite, tmp_path) == whole
+
+
+def test_an_unmeasured_concept_is_refused_before_anything_is_loaded(
+    base: ResolvedBase, edited_weights: Path, tiny_suite: Suite, tmp_path: Path, loads: list[str]
+) -> None:
+    with pytest.raises(EvaluationError, match="it knows house, tree"):
+        measured(base, edited_weights, tiny_suite, tmp_path, Concept(name="boat", kind=ConceptKind.OBJECT))
+    assert not loads
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_label_is_refused_before_anything_is_drawn(
+    base: ResolvedBase, edited_weights: Path, tiny_suite: Suite, tmp_path: Path, loads: list[str]
+) -> None:
+    odd = tiny_suite.probes[1].model_copy(update={"label": "oak"})
+    suite = tiny_suite.model_copy(update={"probes": (tiny_suite.probes[0], odd)})
+    with pytest.raises(EvaluationError, match="no label 'oak'"):
+        measured(base, edited_weights, suite, tmp_path)
+    assert not loads
+
+
+def test_missing_weights_are_refused(base: ResolvedBase, tiny_suite: Suite, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no weights file"):
+        measured(base, tmp_path / "none.safetensors", tiny_suite, tmp_path)
