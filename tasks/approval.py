@@ -181,7 +181,8 @@ def _decide(
 
 
 def _mirror(version: RegisteredVersion, record: ApprovalRecord) -> None:
-    """Show the decision in MLflow."""
+    """Show the decision in MLflow, or a later one that somebody made meanwhile."""
+    record = approval_of(version.model, version.version) or record
     tags = {
         "esd.approval": record.decision.value,
         "esd.approval_by": record.by,

@@ -131,7 +131,7 @@ def mark(version: RegisteredVersion, tags: Mapping[str, str] | None = None, alia
     with tracking.errors(f"{version.model} version {version.version} cannot be marked"):
         client = tracking.client()
         for key, value in (tags or {}).items():
-            client.set_model_version_tag(version.model, str(version.version), key, value)
+            tracking.set_tag(client, version.model, version.version, key, value)
         if alias:
             client.set_registered_model_alias(version.model, alias, str(version.version))
 
@@ -140,7 +140,8 @@ def unmark(version: RegisteredVersion, alias: str) -> None:
     """Take an alias away from a version, if it has it."""
     with tracking.errors(f"{version.model} version {version.version} cannot be marked"):
         client = tracking.client()
-        if client.get_registered_model(version.model).aliases.get(alias) == str(version.version):
+        named = client.get_registered_model(version.model).aliases.get(alias)
+        if str(named) == str(version.version):  # a number or text, depending on where MLflow keeps it
             client.delete_registered_model_alias(version.model, alias)
 
 

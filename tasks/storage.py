@@ -6,13 +6,12 @@ Credentials come from the default AWS chain. Only the embedded server, which che
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from urllib.parse import urlsplit
 
 from esd_core import digest
@@ -24,7 +23,17 @@ if TYPE_CHECKING:
 
 _ABSENT = ("404", "NoSuchKey", "NotFound")
 _TAKEN = ("412", "PreconditionFailed", "409", "ConditionalRequestConflict")
-_MAY_PASS = ("SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "500", "502", "503", "504")
+_MAY_PASS = ("BadDigest", "SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "500", "502", "503")
+
+
+class CheckedPut(TypedDict):
+    """Arguments of a PUT that S3 checks: the algorithm is named too, since some servers look only then."""
+
+    Bucket: str
+    Key: str
+    ContentType: str
+    ChecksumAlgorithm: Literal["SHA256"]
+    ChecksumSHA256: str
 
 
 @dataclass(frozen=True)
@@ -42,16 +51,10 @@ class Bucket:
         """Write an object; S3 refuses it unless what arrives has the SHA-256 of `content`."""
         with self._errors():
             if isinstance(content, bytes):
-                checksum = base64.b64encode(hashlib.sha256(content).digest()).decode()
-                self.client.put_object(
-                    Bucket=self.name, Key=key, Body=content, ContentType=content_type, ChecksumSHA256=checksum
-                )
+                self.client.put_object(Body=content, **self._checked(key, digest.of_bytes(content), content_type))
                 return
-            checksum = base64.b64encode(bytes.fromhex(digest.of_file(content))).decode()
             with content.open("rb") as body:
-                self.client.put_object(
-                    Bucket=self.name, Key=key, Body=body, ContentType=content_type, ChecksumSHA256=checksum
-                )
+                self.client.put_object(Body=body, **self._checked(key, digest.of_file(content), content_type))
 
     def put_new(self, key: str, content: bytes, content_type: str = "application/json") -> bool:
         """Write an object on the condition that `key` is free. False: something else is there.
@@ -60,22 +63,24 @@ class Bucket:
         """
         from botocore.exceptions import ClientError
 
-        checksum = base64.b64encode(hashlib.sha256(content).digest()).decode()
+        request = self._checked(key, digest.of_bytes(content), content_type)
         with self._errors():
             try:
-                self.client.put_object(
-                    Bucket=self.name,
-                    Key=key,
-                    Body=content,
-                    ContentType=content_type,
-                    ChecksumSHA256=checksum,
-                    IfNoneMatch="*",
-                )
+                self.client.put_object(Body=content, IfNoneMatch="*", **request)
             except ClientError as e:
                 if _code(e) not in _TAKEN:
                     raise
                 return self.get(key) == content
         return True
+
+    def _checked(self, key: str, sha256: str, content_type: str) -> CheckedPut:
+        return {
+            "Bucket": self.name,
+            "Key": key,
+            "ContentType": content_type,
+            "ChecksumAlgorithm": "SHA256",
+            "ChecksumSHA256": base64.b64encode(bytes.fromhex(sha256)).decode(),
+        }
 
     def get(self, key: str) -> bytes | None:
         """An object's bytes, or None when there is none."""

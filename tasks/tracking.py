@@ -120,6 +120,18 @@ def ensure_model(client: MlflowClient, name: str, description: str) -> None:
             raise
 
 
+def set_tag(client: MlflowClient, model: str, version: int, key: str, value: str) -> None:
+    """Set a tag on a version. MLflow fails when two set a new tag at the same moment; then it is there to be set."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.set_model_version_tag(model, str(version), key, value)
+    except MlflowException as e:
+        if e.error_code != "BAD_REQUEST":
+            raise
+        client.set_model_version_tag(model, str(version), key, value)
+
+
 def search_versions(condition: str) -> Iterator[ModelVersion]:
     """All model versions that meet an MLflow search condition, page by page."""
     token: str | None = None

@@ -1,0 +1,162 @@
+"""Real servers for the tests: ministack over HTTP once per session, MLflow on a fresh SQLite database per test."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from esd_core import digest
+from esd_core.concepts import Concept, ConceptKind, ErasureJob
+from esd_core.evaluation.gates import Gates, Verdict, judge
+from esd_core.evaluation.results import EvaluationReport, ProbeResult
+from esd_core.recipe import ParameterSubset, Recipe
+from infra.local_stack import embedded_s3
+from tasks import registry
+from tasks.registry import RegisteredVersion
+from tasks.settings import Settings, get_settings
+from tasks.storage import Bucket, open_bucket
+
+if TYPE_CHECKING:
+    from esd_core.erasure import ErasureOutcome
+
+
+@dataclass(frozen=True)
+class Made:
+    """What an erasure and its evaluation hand to the registry."""
+
+    job: ErasureJob
+    outcome: ErasureOutcome
+    report: EvaluationReport
+    verdict: Verdict
+    files: dict[str, Path]
+
+    def register(self) -> RegisteredVersion:
+        return registry.register_version(self.job, self.outcome, self.report, self.verdict, self.files)
+
+
+@pytest.fixture(scope="session")
+def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real S3 server over HTTP, on this machine only."""
+    with embedded_s3(Settings(home=tmp_path_factory.mktemp("s3-home"))) as address:
+        assert address
+        yield address
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with its tables and nothing else, made once: making the tables takes seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def fresh_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Settings]]:
+    """Set ESD_… variables for one test and read the settings anew."""
+    monkeypatch.setenv("ESD_HOME", str(tmp_path / "home"))
+
+    def read(**variables: str) -> Settings:
+        for name, value in variables.items():
+            monkeypatch.setenv(f"ESD_{name.upper()}", value)
+        get_settings.cache_clear()
+        return get_settings()
+
+    yield read
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def settings(
+    monkeypatch: pytest.MonkeyPatch,
+    fresh_settings: Callable[..., Settings],
+    s3_address: str,
+    empty_database: Path,
+    tmp_path: Path,
+) -> Settings:
+    """Settings of one test: a home, a database and a bucket of its own. Credentials come by AWS's default chain."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    (tmp_path / "home").mkdir()
+    shutil.copy(empty_database, tmp_path / "home" / "mlflow.db")
+    fresh = fresh_settings(s3_endpoint_url=s3_address, s3_bucket=f"test-{uuid.uuid4().hex[:12]}")
+    open_bucket().create()
+    return fresh
+
+
+@pytest.fixture
+def bucket(settings: Settings) -> Bucket:
+    return open_bucket(settings=settings)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Made]:
+    """Make the files of a job. `after`: images of 20 in which the erased concept is still seen."""
+
+    def make_job(name: str = "sun", seed: int = 0, after: int = 1) -> Made:
+        job = ErasureJob(
+            base="miniature",
+            base_digest=digest.of_bytes(b"base"),
+            concept=Concept(name=name, kind=ConceptKind.GLOBAL),
+            recipe=Recipe(subset=ParameterSubset.ESD_U, seed=seed),
+        )
+        folder = tmp_path / "made" / f"{job.concept.slug}-{seed}-{after}"
+        folder.mkdir(parents=True)
+        weights = folder / "edited.safetensors"  # not the name it has in the registry
+        tensor = np.full((2, 3), seed, np.float32)
+        save_file({"conv_in.weight": tensor}, weights, metadata={"job_digest": job.digest})
+        report = _report(job, digest.of_file(weights), after)
+        history = folder / "history.jsonl"
+        history.write_text("".join(f'{{"step": {i}, "loss": {1 / i}}}\n' for i in range(1, 1201)))
+        files = {"weights.safetensors": weights}
+        for artifact, content in {
+            "evaluation.json": report.model_dump_json(),
+            "report.html": "<!doctype html><title>report</title>",
+            "grid.png": "picture",
+        }.items():
+            files[artifact] = folder / artifact
+            files[artifact].write_text(content)
+        outcome = SimpleNamespace(
+            job=job,
+            weights=weights,
+            weights_digest=digest.of_file(weights),
+            history=history,
+            final_loss=0.25,
+            unet_evaluations=1234,
+            seconds=5.5,
+        )
+        return Made(job, cast("ErasureOutcome", outcome), report, judge(report, Gates()), files)
+
+    return make_job
+
+
+def _report(job: ErasureJob, weights_digest: str, after: int) -> EvaluationReport:
+    def probe(name: str, concept: str, before: int, then: int) -> ProbeResult:
+        return ProbeResult(probe=name, concept=concept, implied=False, images=20, hits_before=before, hits_after=then)
+
+    return EvaluationReport(
+        concept=job.concept.name,
+        base_digest=job.base_digest,
+        weights_digest=weights_digest,
+        suite_digest=digest.of_json("suite"),
+        images_per_probe=20,
+        erased=(probe(f"{job.concept.name}, implied", job.concept.name, 19, after),),
+        others=(probe("house", "house", 20, 20), probe("a | b, c", "tree", 20, 19)),
+    )
+
+
+def read_json(content: bytes | None) -> dict[str, object]:
+    assert content is not None
+    value: dict[str, object] = json.loads(content)
+    return value

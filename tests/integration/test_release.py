@@ -1,0 +1,292 @@
+"""Releases in S3: only what was approved, whole or not at all, and no alteration goes unseen."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import boto3
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+from esd_core import digest
+from esd_core.errors import ApprovalError, InvalidInput, RegistryError, ReleaseError
+from tasks import approval, overview, registry, release, tracking
+from tasks.registry import RegisteredVersion
+from tasks.release import publish, verify
+from tasks.settings import Settings
+from tasks.storage import Bucket
+from tests.integration.conftest import Made, read_json
+
+Make = Callable[..., Made]
+FILES = {"weights.safetensors", "report.html", "grid.png", "evaluation.json", "README.md", "manifest.json"}
+PREFIX = "releases/esd-miniature-sun/1/"
+
+
+@pytest.fixture
+def approved(bucket: Bucket, make: Make) -> RegisteredVersion:
+    assert bucket
+    version = make().register()
+    approval.approve(version.model, version.version, "Ada Lovelace", "looked at the grid")
+    return version
+
+
+@pytest.fixture
+def downloaded(approved: RegisteredVersion, settings: Settings, tmp_path: Path) -> Path:
+    """A release fetched with the AWS SDK alone."""
+    publish(approved.model, 1)
+    folder = tmp_path / "downloaded"
+    folder.mkdir()
+    s3 = boto3.client("s3", endpoint_url=settings.s3_endpoint_url, region_name="us-east-1")
+    for item in s3.list_objects_v2(Bucket=settings.s3_bucket, Prefix=PREFIX)["Contents"]:
+        s3.download_file(settings.s3_bucket, item["Key"], str(folder / item["Key"].removeprefix(PREFIX)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("release") / "kept"
+
+
+@pytest.fixture
+def folder(kept: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A downloaded release to tamper with: downloaded once, copied for each test."""
+    if not kept.exists():
+        shutil.copytree(request.getfixturevalue("downloaded"), kept)
+    return Path(shutil.copytree(kept, tmp_path / "folder"))
+
+
+def test_a_release_is_whole_and_verifies(approved: RegisteredVersion, bucket: Bucket) -> None:
+    published = publish(approved.model, 1)
+    assert published.uri == f"s3://{bucket.name}/{PREFIX}"
+    assert {key.removeprefix(PREFIX) for key in bucket.listing("releases/")} == FILES
+    manifest = bucket.get(f"{PREFIX}manifest.json")
+    assert manifest
+    assert published.manifest_digest == digest.of_bytes(manifest)
+    content = json.loads(manifest)
+    assert set(content["files"]) == FILES - {"manifest.json"}
+    assert content["approval"]["by"] == "Ada Lovelace"
+    assert content["weights_digest"] == approved.weights_digest
+    assert verify(published.uri) == []
+    entry = tracking.client().get_model_version(approved.model, "1")
+    assert entry.tags["esd.release"] == published.uri
+    assert "released" in entry.aliases
+
+
+def test_a_download_by_the_aws_sdk_alone_verifies(downloaded: Path) -> None:
+    assert {path.name for path in downloaded.iterdir()} == FILES
+    assert verify(str(downloaded)) == []
+    assert set(load_file(downloaded / "weights.safetensors")) == {"conv_in.weight"}
+
+
+def test_verifying_needs_neither_torch_nor_mlflow(downloaded: Path) -> None:
+    code = (
+        "import sys; from tasks.release import verify; assert verify(sys.argv[1]) == [];"
+        "heavy = {'torch', 'mlflow', 'prefect', 'boto3', 'diffusers'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code, str(downloaded)], check=True, cwd=Path(release.__file__).parents[1])
+
+
+def test_publishing_again_returns_what_is_there(approved: RegisteredVersion, bucket: Bucket) -> None:
+    first = publish(approved.model, 1)
+    before = bucket.listing()
+    assert publish(approved.model, 1) == first
+    assert bucket.listing() == before
+
+
+def test_what_nobody_approved_is_not_published(bucket: Bucket, make: Make) -> None:
+    version = make().register()
+    with pytest.raises(ApprovalError, match=r"version 1 is not approved: `esd approve esd-miniature-sun 1 --by NAME"):
+        publish(version.model, 1)
+    registry.mark(version, {"esd.approval": "approved"}, alias="approved")  # tags are not the record
+    with pytest.raises(ApprovalError, match="is not approved"):
+        publish(version.model, 1)
+    assert list(bucket.listing()) == []
+
+
+def test_what_was_rejected_is_not_published(approved: RegisteredVersion, bucket: Bucket) -> None:
+    approval.reject(approved.model, 1, "Grace", "towers lost")
+    with pytest.raises(ApprovalError, match=r"was rejected by Grace \(towers lost\)"):
+        publish(approved.model, 1)
+    assert list(bucket.listing("releases/")) == []
+
+
+def test_other_weights_than_the_approved_are_not_published(approved: RegisteredVersion, bucket: Bucket) -> None:
+    stored = Path(approved.artifacts.removeprefix("file://")) / "weights.safetensors"
+    stored.write_bytes(stored.read_bytes()[:-1] + b"!")
+    with pytest.raises(RegistryError, match="was altered after registration"):
+        publish(approved.model, 1)
+    files = {**approved.files, "weights.safetensors": digest.of_file(stored)}
+    registry.mark(
+        approved, {"esd.weights_digest": digest.of_file(stored), "esd.files": json.dumps(files)}
+    )  # tags follow the altered file
+    with pytest.raises(ApprovalError, match="was approved with other weights"):
+        publish(approved.model, 1)
+    registry.mark(approved, {"esd.weights_digest": approved.weights_digest})
+    with pytest.raises(ReleaseError, match="are not those that were approved"):
+        publish(approved.model, 1)
+    assert list(bucket.listing("releases/")) == []
+
+
+def test_a_release_of_other_content_stays_as_it_is(approved: RegisteredVersion, bucket: Bucket) -> None:
+    publish(approved.model, 1)
+    key = f"{PREFIX}manifest.json"
+    theirs = read_json(bucket.get(key))
+    other = "ab" * 32
+    for place in (theirs, theirs["approval"]):
+        assert isinstance(place, dict)
+        place["weights_digest"] = other
+    files = theirs["files"]
+    assert isinstance(files, dict)
+    files["weights.safetensors"]["sha256"] = other
+    content = json.dumps(theirs).encode()
+    bucket.put(key, content)
+    with pytest.raises(ReleaseError, match="is already published with other content") as caught:
+        publish(approved.model, 1)
+    assert "\n" not in str(caught.value)
+    assert bucket.get(key) == content
+
+
+@pytest.mark.parametrize("crash_at", [1, 3, 6])
+def test_a_crash_while_publishing_leaves_no_release(
+    approved: RegisteredVersion, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, crash_at: int
+) -> None:
+    with monkeypatch.context() as crash:
+        puts = []
+
+        def put(self: Bucket, key: str, *content: object) -> None:
+            puts.append(key)
+            if len(puts) == crash_at:
+                raise KeyboardInterrupt
+            original(self, key, *content)
+
+        original: Callable[..., None] = Bucket.put
+        crash.setattr(Bucket, "put", put)
+        crash.setattr(Bucket, "put_new", put)
+        with pytest.raises(KeyboardInterrupt):
+            publish(approved.model, 1)
+    uri = f"s3://{bucket.name}/{PREFIX}"
+    assert any("not a finished release" in fault for fault in verify(uri))
+    assert release.released() == {}
+    assert verify(publish(approved.model, 1).uri) == []
+
+
+def _edit_manifest(folder: Path, edit: Callable[[dict[str, object]], object]) -> None:
+    path = folder / "manifest.json"
+    content = read_json(path.read_bytes())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def _files(content: dict[str, object]) -> dict[str, object]:
+    files = content["files"]
+    assert isinstance(files, dict)
+    return files
+
+
+def _rename_in_manifest(name: str) -> Callable[[Path], object]:
+    return lambda folder: _edit_manifest(folder, lambda c: _files(c).update({name: _files(c).pop("grid.png")}))
+
+
+def _altered(folder: Path) -> None:
+    path = folder / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+
+
+def _link(folder: Path) -> None:
+    (folder / "grid.png").rename(folder.parent / "elsewhere.png")
+    (folder / "grid.png").symlink_to(folder.parent / "elsewhere.png")
+
+
+def _not_safetensors(folder: Path) -> None:
+    """A manifest that agrees with a weights file which is none."""
+    content = b"\x80\x04pickle"
+    (folder / "weights.safetensors").write_bytes(content)
+    sha256 = digest.of_bytes(content)
+
+    def edit(manifest: dict[str, object]) -> None:
+        _files(manifest)["weights.safetensors"] = {"sha256": sha256, "size": len(content)}
+        manifest["weights_digest"] = sha256
+        approval_record = manifest["approval"]
+        assert isinstance(approval_record, dict)
+        approval_record["weights_digest"] = sha256
+
+    _edit_manifest(folder, edit)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "fault"),
+    [
+        (_altered, "weights.safetensors was altered"),
+        (lambda f: (f / "grid.png").unlink(), "grid.png is missing"),
+        (lambda f: (f / "extra.bin").write_bytes(b"x"), "'extra.bin' is not in the manifest"),
+        (lambda f: (f / "folder").mkdir(), "'folder' is not in the manifest"),
+        (lambda f: (f / "weights.safetensors").write_bytes(b""), "weights.safetensors is truncated: 0 bytes"),
+        (lambda f: (f / "report.html").write_bytes(b"x" * 9999), "report.html is too long"),
+        (_rename_in_manifest("../grid.png"), "names files outside the release: '../grid.png'"),
+        (_rename_in_manifest("/etc/passwd"), "names files outside the release"),
+        (_rename_in_manifest("a\\b.png"), "names files outside the release"),
+        (_rename_in_manifest("manifest.json"), "names files outside the release"),
+        (_link, "grid.png is a link"),
+        (_not_safetensors, "weights.safetensors is not safetensors"),
+        (lambda f: (f / "manifest.json").unlink(), "this is not a finished release"),
+        (lambda f: (f / "manifest.json").write_text("{"), "is not JSON"),
+        (lambda f: (f / "manifest.json").write_text('{"a": 1, "a": 2}'), "a name stands in it twice"),
+        (lambda f: (f / "manifest.json").write_text("[" * 100_000), "is not JSON"),
+        (lambda f: (f / "manifest.json").write_text("{}"), "is not a release manifest"),
+        (lambda f: _edit_manifest(f, lambda c: c.update(version=2)), "holds no approval of this version"),
+        (lambda f: _edit_manifest(f, lambda c: c.update(job_digest="0" * 64)), "not the one of job_digest"),
+        (lambda f: _edit_manifest(f, lambda c: c.update(weights_digest="0" * 64)), "two digests of the weights"),
+    ],
+)
+def test_no_alteration_goes_unseen(folder: Path, tamper: Callable[[Path], object], fault: str) -> None:
+    tamper(folder)
+    faults = verify(str(folder))
+    assert any(fault in found for found in faults), faults
+    assert not any("\n" in found for found in faults)
+
+
+def test_objects_whose_names_leave_the_folder_are_faults(approved: RegisteredVersion, bucket: Bucket) -> None:
+    uri = publish(approved.model, 1).uri
+    bucket.put(f"{PREFIX}sub/extra.txt", b"x")
+    bucket.put(f"{PREFIX}extra.txt", b"x")
+    faults = verify(uri)
+    assert len(faults) == 2
+    assert all("extra.txt' is not in the manifest" in fault for fault in faults)
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize(
+    ("place", "message"), [("/no/such/folder", "no such folder"), ("s3://not-there/releases/x/1/", "does not exist")]
+)
+def test_what_cannot_be_looked_at_is_an_error_not_a_verdict(place: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        verify(place)
+
+
+def test_the_model_card_tells_how_to_use_it_and_what_was_measured(downloaded: Path) -> None:
+    card = (downloaded / "README.md").read_text()
+    _, front, body = card.split("---\n", 2)
+    matter = yaml.safe_load(front)
+    assert matter["library_name"] == "diffusers"
+    assert "concept-erasure" in matter["tags"]
+    assert "| **sun, implied** | 20 | 95.0% | 5.0% |" in body
+    assert "approved by | Ada Lovelace (policy manual): looked at the grid" in body
+    for heading in ("## Load it", "## Intended use", "## Figures", "## Limits"):
+        assert heading in body
+    code = body.split("```python\n")[1].split("```")[0]
+    assert len(code.strip().splitlines()) == 5
+    compile(code, "card", "exec")
+
+
+def test_status_tells_verdict_approval_and_release(approved: RegisteredVersion, make: Make) -> None:
+    make(seed=5, after=15).register()
+    uri = publish(approved.model, 1).uri
+    rows = {row.version: row for row in overview.status()}
+    assert (rows[1].verdict, rows[1].approval, rows[1].release) == ("gates passed", "approved by Ada Lovelace", uri)
+    assert (rows[2].verdict, rows[2].approval, rows[2].release) == ("gates not passed", "", "")
