@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -34,7 +35,7 @@ def embedded_prefect() -> Iterator[None]:
     one database has one server. Otherwise a server of our own, which ends with us, even if we are killed.
     """
     settings = get_settings()
-    os.environ.update({k: v for k, v in child_environment(CONSOLE).items() if os.environ.get(k) != v})
+    os.environ.update(child_environment(CONSOLE))
     if settings.prefect_api_url:
         yield
         return
@@ -70,4 +71,16 @@ def _own_server(settings: Settings) -> Iterator[None]:
             _use(elsewhere)
             yield
         finally:
+            _deliver()
             stop(process)
+
+
+def _deliver() -> None:
+    """Wait until Prefect's background threads have told the server everything; task states travel as events."""
+    if "prefect.flows" not in sys.modules:
+        return
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogHandler
+
+    EventsWorker.drain_all(timeout=5)
+    APILogHandler().flush()

@@ -4,7 +4,6 @@ from prefect import flow
 
 from esd_core.concepts import ConceptList
 from tasks import artifacts, steps
-from tasks.approval import Decision
 from tasks.night import Findings, Settled
 from tasks.plan import PlannedJob
 
@@ -15,8 +14,7 @@ def erase_concept(planned: PlannedJob, wanted: ConceptList) -> Settled:
     findings = steps.recall(planned, wanted.gates) if planned.version else erase_and_register(planned, wanted)
     version = findings.version
     record = steps.approve_by_policy(version, findings.verdict, wanted.approval)
-    approved = record is not None and record.decision is Decision.APPROVED
-    release = steps.publish(version.model, version.version) if approved else None
+    release = steps.publish(version.model, version.version) if record and record.approved else None
     return Settled(planned=planned, findings=findings, record=record, release=release)
 
 

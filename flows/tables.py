@@ -10,7 +10,10 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from tasks.night import Night
+    from tasks.overview import StatusRow
     from tasks.plan import Plan
+
+WIDTH_OF_LOGS = 140  # characters, where there is no terminal to ask
 
 
 def _print(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
@@ -19,7 +22,8 @@ def _print(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) ->
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    Console(width=None if console.is_terminal else WIDTH_OF_LOGS).print(table)
 
 
 def print_plan(plan: Plan) -> None:
@@ -42,3 +46,11 @@ def print_night(night: Night) -> None:
         for row in night.settled
     )
     _print(night.sentence, ("concept", "plan", "subset", "erased", "others", "outcome", "version"), rows)
+
+
+def print_status(status: Iterable[StatusRow]) -> None:
+    rows = [(row.model, str(row.version), row.subset, row.verdict, row.approval, row.release) for row in status]
+    if rows:
+        _print("registered versions", ("model", "version", "subset", "verdict", "approval", "release"), rows)
+    else:
+        print("nothing is registered yet: `esd run LIST.yaml` erases a list")

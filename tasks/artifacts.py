@@ -43,6 +43,7 @@ def start_night(plan: Plan) -> Progress:
     """Show the plan, and a progress bar at zero."""
     create_markdown_artifact(plan_markdown(plan), key="plan", description=plan.sentence)
     artifact = create_progress_artifact(0.0, key="concepts-done", description="Concepts settled tonight")
+    assert isinstance(artifact, UUID)  # a coroutine only where an event loop runs
     return Progress(artifact, len(plan.jobs))
 
 

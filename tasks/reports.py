@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from esd_core import digest
-from esd_core.erasure import ErasureOutcome
 from esd_core.evaluation.gates import Verdict
 from esd_core.evaluation.report import JobSection, write_job_report, write_run_report
 from esd_core.evaluation.results import EvaluationReport
 from tasks.jobs import JobFiles
 from tasks.night import Night, Settled
 from tasks.plan import PlannedJob
+
+
+class Costs(BaseModel):
+    """The part of an erasure's outcome that a report shows; reading it needs no torch."""
+
+    unet_evaluations: int
+    seconds: float
 
 
 def write_comparison(jobs_folder: Path, planned: PlannedJob, report: EvaluationReport) -> None:
@@ -41,7 +49,7 @@ def _settled_section(jobs_folder: Path, row: Settled) -> JobSection | None:
 
 def _section(jobs_folder: Path, planned: PlannedJob, verdict: Verdict, links: dict[str, str]) -> JobSection:
     files = JobFiles.of(jobs_folder, planned.job)
-    outcome = ErasureOutcome.model_validate_json(files.outcome.read_text(encoding="utf-8"))
+    costs = Costs.model_validate_json(files.outcome.read_text(encoding="utf-8"))
     compared = planned.comparison and files.comparison(planned.comparison.recipe.subset)
     return JobSection(
         job=planned.job,
@@ -49,8 +57,8 @@ def _section(jobs_folder: Path, planned: PlannedJob, verdict: Verdict, links: di
         verdict=verdict,
         grid=files.grid,
         loss_history=files.history,
-        unet_evaluations=outcome.unet_evaluations,
-        seconds=outcome.seconds,
+        unet_evaluations=costs.unet_evaluations,
+        seconds=costs.seconds,
         comparison=read_evaluation(compared) if compared and compared.is_file() else None,
         comparison_name=planned.comparison.recipe.subset.value if planned.comparison else "",
         links=links,

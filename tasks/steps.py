@@ -1,10 +1,15 @@
 """The night's steps as Prefect tasks: each is one call of the core and at most one outside system.
 
-They exchange jobs, digests and paths; the files lie in the job's folder, so a step that is done is found done.
+They exchange jobs, digests and paths; the files lie in the job's folder, so a step that is done is found done. What
+loads torch is imported by the steps that use it: a night without changes does without.
 """
 
+from __future__ import annotations
+
+import logging
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -13,10 +18,7 @@ from prefect.tasks import Task
 
 from esd_core.base_model import ResolvedBase, resolve_base
 from esd_core.concepts import ApprovalPolicy, ConceptList, ErasureJob
-from esd_core.erasure import ErasureOutcome
-from esd_core.erasure import erase as erase_job
 from esd_core.errors import BaseModelMismatch, ServiceUnavailable
-from esd_core.evaluation.evaluate import evaluate as evaluate_weights
 from esd_core.evaluation.gates import Gates, Verdict, judge
 from esd_core.evaluation.results import EvaluationReport
 from esd_core.evaluation.suite import load_suite
@@ -29,6 +31,11 @@ from tasks.registry import RegisteredVersion
 from tasks.release import Release
 from tasks.settings import get_settings
 
+if TYPE_CHECKING:
+    from esd_core.erasure import ErasureOutcome
+
+log = logging.getLogger(__name__)
+
 
 async def _may_pass(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
     """Only a server that does not answer is worth another try; everything else fails the same way again."""
@@ -37,6 +44,11 @@ async def _may_pass(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> 
 
 ONCE: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 OUTSIDE: dict[str, Any] = {**ONCE, "retries": 3, "retry_delay_seconds": [2, 10, 30], "retry_condition_fn": _may_pass}
+
+
+def _bars() -> bool:
+    """Progress bars are for people; in a log they are noise."""
+    return sys.stderr.isatty()
 
 
 def _files(job: ErasureJob) -> JobFiles:
@@ -58,11 +70,17 @@ def plan(wanted: ConceptList) -> Plan:
 
 @task(task_run_name="erase {job.concept.slug} ({job.recipe.subset.value})", **ONCE)
 def erase(job: ErasureJob) -> ErasureOutcome:
-    return erase_job(job, _base(job), _files(job).folder, device=get_settings().device)
+    from esd_core.erasure import erase as erase_job
+
+    outcome = erase_job(job, _base(job), _files(job).folder, device=get_settings().device, progress=_bars())
+    log.info("%s: erased (%s) in %.0f s", job.concept.name, job.recipe.subset.value, outcome.seconds)
+    return outcome
 
 
 @task(task_run_name="evaluate {job.concept.slug} ({job.recipe.subset.value})", **ONCE)
 def evaluate(job: ErasureJob, wanted: ConceptList) -> EvaluationReport:
+    from esd_core.evaluation.evaluate import evaluate as evaluate_weights
+
     settings, files = get_settings(), _files(job)
     return evaluate_weights(
         _base(job),
@@ -73,6 +91,7 @@ def evaluate(job: ErasureJob, wanted: ConceptList) -> EvaluationReport:
         cache=settings.cache_folder,
         out=files.folder,
         device=settings.device,
+        progress=_bars(),
     )
 
 
@@ -83,7 +102,11 @@ def keep_comparison(planned: PlannedJob, report: EvaluationReport) -> None:
 
 @task(task_run_name="judge {report.concept}", **ONCE)
 def judge_by_gates(report: EvaluationReport, gates: Gates) -> Verdict:
-    return judge(report, gates)
+    verdict = judge(report, gates)
+    log.info(
+        "%s: gates %s: %s", report.concept, "passed" if verdict.passed else "not passed", "; ".join(verdict.reasons)
+    )
+    return verdict
 
 
 @task(task_run_name="report {planned.slug}", **ONCE)

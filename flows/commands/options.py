@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Commands(Protocol):
     """What argparse's add_subparsers returns; its class is private."""
 
-    def add_parser(
-        self, name: str, *, help: str, description: str, epilog: str, formatter_class: type[argparse.HelpFormatter]
-    ) -> argparse.ArgumentParser: ...
+    def add_parser(self, name: str, **options: Any) -> argparse.ArgumentParser: ...
 
 
 def add_command(commands: Commands, name: str, summary: str, epilog: str) -> argparse.ArgumentParser:
