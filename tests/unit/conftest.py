@@ -107,7 +107,7 @@ def tiny_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_suite(tiny_classifier: Path) -> Suite:
     """Two concepts and a negated probe, two sampler steps."""
     path = tiny_classifier.parent / "suite.yaml"
-    probes = [
+    probes: list[dict[str, object]] = [
         {"name": "house", "concept": "house", "label": "house", "prompts": ["a house", "a red house"]},
         {"name": "tree", "concept": "tree", "label": "tree", "prompts": ["a tree"]},
         {"name": "no tree unasked", "concept": "tree", "label": "tree", "prompts": ["a car"], "negated": True},
