@@ -1,0 +1,130 @@
+"""The nightly flow against real servers: Prefect, MLflow on SQLite, S3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.testing.utilities import prefect_test_harness
+
+from esd_core.concepts import load_concept_list
+from flows.approve import approve
+from flows.nightly import nightly_erasure, parameters
+from flows.publish import publish
+from tasks import overview, release
+from tasks.jobs import JobFiles
+from tasks.night import Night
+from tasks.plan import PlanStatus, plan_tonight
+from tasks.settings import Settings
+from tests.integration.tiny import write_list, write_suite
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prefect_server() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_suite(tmp_path_factory.mktemp("suite"))
+
+
+def run_night(concept_list: Path) -> tuple[State[Any], Night]:
+    state = nightly_erasure(**parameters(load_concept_list(concept_list)), return_state=True)
+    return state, Night.model_validate(state.result(raise_on_failure=False))
+
+
+def artifact_data(key: str) -> Any:
+    """The latest Prefect artifact of a key."""
+    with get_client(sync_client=True) as client:
+        found = client.request("POST", "/artifacts/latest/filter", json={"artifacts": {"key": {"any_": [key]}}})
+    return found.json()[0]["data"]
+
+
+def test_a_night_publishes_and_the_next_one_finds_nothing_to_do(
+    settings: Settings, tiny_base: Path, suite: Path, tmp_path: Path
+) -> None:
+    concept_list = write_list(tmp_path, tiny_base, suite)
+    state, night = run_night(concept_list)
+
+    assert state.is_completed()
+    assert [row.outcome for row in night.settled] == ["published", "published"]
+    for row in night.settled:
+        assert row.release
+        assert release.verify(row.release.uri) == []
+    assert night.report
+    report = night.report.read_text(encoding="utf-8")
+    assert "esd-x" in report
+    assert "100 %" in report or "100%" in report
+    assert "published" in artifact_data("night")
+    assert [row.release for row in overview.status()] == [row.release.uri for row in night.settled if row.release]
+
+    weights = [JobFiles.of(settings.jobs_folder, row.planned.job).weights for row in night.settled]
+    written = [path.stat().st_mtime_ns for path in weights]
+    state, again = run_night(concept_list)
+    assert state.is_completed()
+    assert [row.status for row in again.settled] == [PlanStatus.UNCHANGED] * 2
+    assert [row.version for row in again.settled] == [row.version for row in night.settled]
+    assert [path.stat().st_mtime_ns for path in weights] == written
+    assert "nothing had changed" in str(state.message)
+
+
+def test_what_another_machine_registered_is_recalled_and_reported(
+    settings: Settings, tiny_base: Path, suite: Path, tmp_path: Path
+) -> None:
+    concept_list = write_list(tmp_path, tiny_base, suite)
+    run_night(concept_list)
+    settings.jobs_folder.rename(tmp_path / "the other machine")
+    state, night = run_night(concept_list)
+    assert state.is_completed()
+    assert night.report
+    assert all(JobFiles.of(settings.jobs_folder, row.planned.job).complete for row in night.settled)
+    assert "without house" in night.report.read_text(encoding="utf-8") or night.settled[0].findings
+
+
+def test_a_concept_that_fails_alone_stops_nobody_and_the_night_says_so(
+    settings: Settings, tiny_base: Path, suite: Path, tmp_path: Path
+) -> None:
+    concept_list = write_list(tmp_path, tiny_base, suite)
+    house = plan_tonight(load_concept_list(concept_list)).jobs[0]
+    settings.jobs_folder.mkdir(parents=True)
+    JobFiles.of(settings.jobs_folder, house.job).folder.write_text("a file where the job's folder should be")
+
+    state, night = run_night(concept_list)
+    assert state.is_failed()
+    assert state.message == "2 concepts: 1 failed, 1 published"
+    assert [row.outcome for row in night.settled] == ["failed", "published"]
+    assert "File exists" in str(night.settled[0].error)
+
+    JobFiles.of(settings.jobs_folder, house.job).folder.unlink()
+    state, night = run_night(concept_list)
+    assert state.is_completed()
+    assert [row.status for row in night.settled] == [PlanStatus.NEW, PlanStatus.UNCHANGED]
+
+
+def test_what_the_gates_refuse_waits_for_a_person(
+    settings: Settings, tiny_base: Path, suite: Path, tmp_path: Path
+) -> None:
+    concept_list = write_list(tmp_path, tiny_base, suite, erased_at_most=0.5)
+    state, night = run_night(concept_list)
+    assert state.is_completed()
+    assert [row.outcome for row in night.settled] == ["gates not passed", "gates not passed"]
+    assert not any(row.release for row in overview.status())
+
+    findings = night.settled[0].findings
+    assert findings
+    version = findings.version
+    approve(version.model, version.version, by="Ada", reason="looked at the grid")
+    uri = publish(version.model, version.version)
+    assert release.verify(uri) == []
+    assert settings.s3_bucket in uri
+
+    _, again = run_night(concept_list)
+    assert [row.outcome for row in again.settled] == ["published", "gates not passed"]
