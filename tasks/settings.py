@@ -66,6 +66,8 @@ class Settings(BaseSettings):
     @classmethod
     def _database_in_home(cls, uri: str, known: ValidationInfo) -> str:
         uri = uri or f"sqlite:///{known.data.get('home', Path())}/mlflow.db"
+        if uri.startswith("postgresql://"):  # name the driver that is installed: SQLAlchemy's choice has changed
+            uri = uri.replace("postgresql://", "postgresql+psycopg2://", 1)
         if urlsplit(uri).scheme.partition("+")[0] not in TRACKING_SCHEMES:
             raise ValueError("must be an MLflow server (https://...) or database (sqlite:///..., postgresql://...)")
         return uri

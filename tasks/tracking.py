@@ -80,6 +80,8 @@ def errors(remedy: str) -> Iterator[None]:
         if e.error_code == "RESOURCE_DOES_NOT_EXIST":
             raise RegistryError(remedy) from e
         raise RegistryError(f"{remedy}: {' '.join(str(e).split())[:300]}") from e
+    except ModuleNotFoundError as e:
+        raise RegistryError(f"MLflow needs the package {e.name!r} for ESD_MLFLOW_TRACKING_URI: install it") from e
     except (RequestException, SQLAlchemyError) as e:
         raise _unavailable(e) from e
     except OSError as e:

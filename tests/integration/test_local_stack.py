@@ -57,7 +57,7 @@ def _other_process() -> tuple[subprocess.Popen[str], str]:
 
 def _left_running(word: str) -> list[str]:
     """Command lines of processes that mention `word`."""
-    lines = subprocess.run(["ps", "-eo", "args"], check=True, capture_output=True, text=True).stdout.splitlines()
+    lines = subprocess.run(["ps", "-ewwo", "args"], check=True, capture_output=True, text=True).stdout.splitlines()
     return [line for line in lines if word in line]
 
 
@@ -114,9 +114,9 @@ def test_a_taken_port_is_one_line_that_names_the_setting(home: Settings) -> None
         s.bind(("127.0.0.1", 0))
         s.listen()
         port = s.getsockname()[1]
-        with pytest.raises(InvalidInput, match=f"^port {port} for S3 is taken: stop what uses it, or set ESD_S3_PORT$"):
-            with embedded_s3(home, port):
-                pass
+        message = f"^port {port} for S3 is taken: stop what uses it, or set ESD_S3_PORT$"
+        with pytest.raises(InvalidInput, match=message), embedded_s3(home, port):
+            pass
     require_free(port, "S3", "ESD_S3_PORT")
 
 
@@ -134,7 +134,7 @@ def test_what_a_server_started_goes_with_it(tmp_path: Path) -> None:
     parent = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(600)"
     with locked(tmp_path / "lock"):
         process = start(Server("test", (sys.executable, "-c", parent)), tmp_path / "lock", tmp_path / "log")
-        assert _until(lambda: len(_left_running(marker)) >= 2)
+        assert _until(lambda: len(_left_running(marker)) == 3)  # leash, server, and its child
     process.wait(20)
     assert _until(lambda: not _left_running(marker))
 
@@ -156,6 +156,7 @@ def test_make_up_serves_everything_and_leaves_nothing_behind(tmp_path: Path) -> 
                 break
         addresses = re.findall(r"^(Prefect|MLflow|S3) +(http://127\.0\.0\.1:\d+)$", said, re.MULTILINE)
         assert [name for name, _ in addresses] == ["Prefect", "MLflow", "S3"], said
+        assert len(_left_running(str(home))) >= 5  # so that finding none at the end means something
         prefect, mlflow, s3 = (address for _, address in addresses)
         assert b"Prefect" in (fetch(prefect) or b"")
         assert b"MLflow" in (fetch(mlflow) or b"")
