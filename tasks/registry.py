@@ -60,15 +60,6 @@ class RegisteredVersion(BaseModel):
     page: str | None = None
 
 
-class KnownJob(BaseModel):
-    """A job that was done, and the version it became."""
-
-    model_config = ConfigDict(frozen=True)
-
-    job: ErasureJob
-    version: RegisteredVersion
-
-
 def model_name(base_id: str, concept: Concept) -> str:
     """Name of the registered model: esd-BASE-CONCEPT; a hub base keeps 7 digits of its commit, a folder a checksum."""
     name, _, revision = base_id.partition("@")
@@ -87,11 +78,6 @@ def find_version(job_digest: str) -> RegisteredVersion | None:
 def list_versions() -> list[RegisteredVersion]:
     """Every version of this system, by model name and version."""
     return _search(_OURS)
-
-
-def known_jobs() -> list[KnownJob]:
-    """Every job that was done, with its version."""
-    return [KnownJob(job=version.job, version=version) for version in list_versions()]
 
 
 def get_version(model: str, version: int) -> RegisteredVersion:
@@ -146,20 +132,26 @@ def unmark(version: RegisteredVersion, alias: str) -> None:
 
 
 def download_artifacts(version: RegisteredVersion, folder: Path) -> dict[str, Path]:
-    """Fetch a version's files to `folder`; raises RegistryError unless every SHA-256 is the registered one."""
+    """A version's files in `folder`, fetched unless they are there; RegistryError unless each is as registered."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {}
     for name, expected in version.files.items():
-        with tracking.errors(f"{name} of {version.model} version {version.version} is missing"):
-            path = tracking.download(f"{version.artifacts.rstrip('/')}/{name}", folder)
-        if digest.of_file(path) != expected:
-            path.unlink()
-            raise RegistryError(
-                f"{name} of {version.model} version {version.version} was altered after registration: "
-                "reject the version and erase again"
-            )
-        files[name] = path
-    return files
+        path = folder / name
+        if path.is_file() and digest.of_file(path) == expected:
+            continue
+        with digest.whole_file(path) as partial:
+            _fetch(version, name, partial)
+    return {name: folder / name for name in version.files}
+
+
+def _fetch(version: RegisteredVersion, name: str, path: Path) -> None:
+    """Fetch one file of a version to `path`, and check it."""
+    what = f"{name} of {version.model} version {version.version}"
+    with tempfile.TemporaryDirectory(prefix=".esd-fetch-", dir=path.parent) as folder:
+        with tracking.errors(f"{what} is missing"):
+            fetched = tracking.download(f"{version.artifacts.rstrip('/')}/{name}", Path(folder))
+        if digest.of_file(fetched) != version.files[name]:
+            raise RegistryError(f"{what} was altered after registration: reject the version and erase again")
+        fetched.replace(path)
 
 
 def _checked_digests(outcome: ErasureOutcome, report: EvaluationReport, files: Mapping[str, Path]) -> dict[str, str]:
@@ -196,7 +188,7 @@ def _log_run(
     costs = {"unet_evaluations": outcome.unet_evaluations, "seconds": outcome.seconds, "final_loss": outcome.final_loss}
     figures = {**report.metrics, **costs}
     for probe in (*report.erased, *report.others):
-        name = re.sub(r"[^\w\-./ ]", " ", probe.probe)
+        name = " ".join(re.sub(r"[^\w\-./ ]", " ", probe.probe).split())  # what MLflow takes
         figures |= {f"before/{name}": probe.before, f"after/{name}": probe.after}
     metrics = [Metric(name, float(value), at, 0) for name, value in figures.items()]
     steps = (json.loads(line) for line in outcome.history.read_text(encoding="utf-8").splitlines())

@@ -54,6 +54,7 @@ def test_a_version_carries_all_an_auditor_needs(settings: Settings, make: Make) 
     assert version.weights_digest == digest.of_file(made.files["weights.safetensors"])
     assert entry.status == "READY"
     assert entry.aliases == ["candidate"]
+    assert entry.description
     assert "| **sun, implied** | 20 | 95.0% | 5.0% |" in entry.description
     assert "| a \\| b, c | 20 | 100.0% | 95.0% |" in entry.description
     assert "all gates passed" in entry.description
@@ -61,7 +62,7 @@ def test_a_version_carries_all_an_auditor_needs(settings: Settings, make: Make) 
     assert run.info.status == "FINISHED"
     assert run.data.params["subset"] == "esd-u"
     assert run.data.metrics["erased_after"] == pytest.approx(0.05)
-    assert run.data.metrics["before/sun  implied"] == pytest.approx(0.95)
+    assert run.data.metrics["before/sun implied"] == pytest.approx(0.95)
     assert run.data.metrics["unet_evaluations"] == 1234
     losses = _client(settings).get_metric_history(version.run_id, "loss")
     assert [point.step for point in losses] == list(range(1, 1201))
@@ -74,7 +75,7 @@ def test_a_job_is_found_by_its_digest(settings: Settings, make: Make) -> None:
     assert registry.find_version(made.job.digest) is None
     version = made.register()
     assert registry.find_version(made.job.digest) == version == registry.get_version(version.model, 1)
-    assert [known.job for known in registry.known_jobs()] == [made.job]
+    assert registry.list_versions() == [version]
     assert version.artifacts.startswith(settings.artifacts_folder.as_uri())
 
 
@@ -149,7 +150,8 @@ def test_artifacts_come_back_checked(make: Make, tmp_path: Path) -> None:
     stored.write_bytes(stored.read_bytes()[:-1] + b"!")
     with pytest.raises(RegistryError, match=r"weights\.safetensors of esd-miniature-sun version 1 was altered"):
         registry.download_artifacts(version, tmp_path / "altered")
-    assert not (tmp_path / "altered" / "weights.safetensors").exists()
+    assert {path.name for path in (tmp_path / "altered").iterdir()} <= set(files) - {"weights.safetensors"}
+    assert registry.download_artifacts(version, tmp_path / "whole") == files  # what is there is not fetched again
     stored.unlink()
     with pytest.raises(RegistryError, match=r"weights\.safetensors of .* is missing"):
         registry.download_artifacts(version, tmp_path / "missing")

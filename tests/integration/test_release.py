@@ -30,7 +30,7 @@ PREFIX = "releases/esd-miniature-sun/1/"
 
 @pytest.fixture
 def approved(bucket: Bucket, make: Make) -> RegisteredVersion:
-    assert bucket
+    assert list(bucket.listing()) == []
     version = make().register()
     approval.approve(version.model, version.version, "Ada Lovelace", "looked at the grid")
     return version
