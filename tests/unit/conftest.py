@@ -1,4 +1,4 @@
-"""Tiny random models: the code paths of real ones in milliseconds, and no meaning."""
+"""A tiny random classifier, a suite and edited weights: the code paths of real ones in milliseconds, no meaning."""
 
 from __future__ import annotations
 
@@ -7,15 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTokenizer,
-    ResNetConfig,
-    ResNetForImageClassification,
-    ViTImageProcessorPil,
-)
+from diffusers import UNet2DConditionModel
+from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessorPil
 
 from esd_core import digest
 from esd_core.base_model import ResolvedBase, resolve_base
@@ -27,62 +20,6 @@ from esd_core.weights import Provenance, save_weights
 
 IMAGE = 16  # pixels across
 OBJECTS = ("house", "tree", "nothing")
-
-
-def tiny_tokenizer() -> CLIPTokenizer:
-    """Letters only: every character is a token."""
-    letters = [chr(c) for c in range(33, 127)]
-    vocabulary = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={token: i for i, token in enumerate(vocabulary)}, merges=[], model_max_length=16)
-
-
-def tiny_pipeline() -> StableDiffusionPipeline:
-    torch.manual_seed(0)
-    tokenizer = tiny_tokenizer()
-    return StableDiffusionPipeline(
-        vae=AutoencoderKL(
-            block_out_channels=(4, 4),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            norm_num_groups=2,
-            sample_size=IMAGE,
-        ),
-        text_encoder=CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=8,
-                intermediate_size=8,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                max_position_embeddings=16,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-            )
-        ),
-        tokenizer=tokenizer,
-        unet=UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(4, 8),
-            layers_per_block=1,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            cross_attention_dim=8,
-            attention_head_dim=2,
-            norm_num_groups=2,
-        ),
-        scheduler=DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, steps_offset=1),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-
-
-@pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Stable Diffusion pipeline folder: 8x8 latents, 16x16 images."""
-    folder = tmp_path_factory.mktemp("base")
-    tiny_pipeline().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

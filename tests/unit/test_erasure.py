@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from esd_core import digest, erasure
 from esd_core.backbones import stable_diffusion as sd
-from esd_core.base_model import ResolvedBase, resolve_base
+from esd_core.base_model import ResolvedBase
 from esd_core.concepts import Concept, ConceptKind, ErasureJob
 from esd_core.erasure import ErasureOutcome, erase
 from esd_core.errors import BaseModelMismatch, ErasureFailed, WeightsError
@@ -29,11 +29,6 @@ MODES = {
     "student": {"subset": "esd-u", "rollout_from": "student"},
     "bucket, reused": {"subset": "esd-all", "timestep_choice": "bucket", "reuse": 2},
 }
-
-
-@pytest.fixture(scope="module")
-def base(tiny_base: Path) -> ResolvedBase:
-    return resolve_base(str(tiny_base))
 
 
 def make_job(base: ResolvedBase, erase_from: str | None = None, **settings: Any) -> ErasureJob:
