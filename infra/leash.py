@@ -31,7 +31,6 @@ def _signal_group(leader: int, number: signal.Signals) -> bool:
 def run(lock_path: str, command: list[str]) -> int:
     ended = threading.Event()  # somebody asked to stop, or the lock has no holder any more
     signal.signal(signal.SIGTERM, lambda _number, _frame: ended.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def wait_for_lock() -> None:

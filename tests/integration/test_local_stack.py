@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +54,13 @@ def _other_process() -> tuple[subprocess.Popen[str], str]:
     )
     assert user.stdout
     return user, user.stdout.readline().strip()
+
+
+def _post(url: str) -> bytes:
+    request = urllib.request.Request(url, data=b"{}", headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        body: bytes = answer.read()
+        return body
 
 
 def _left_running(word: str) -> list[str]:
@@ -162,6 +170,9 @@ def test_make_up_serves_everything_and_leaves_nothing_behind(tmp_path: Path) -> 
         assert b"MLflow" in (fetch(mlflow) or b"")
         assert fetch(s3 + local_stack.S3_HEALTH)
         assert _until(lambda: "started" in (home / "logs" / "prefect-worker.log").read_text(), 60)
+
+        scheduled = f"{prefect}/api/flow_runs/count"
+        assert _until(lambda: int(_post(scheduled)) > 0, 60), "the scheduler made no run of the nightly deployment"
 
         second = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
         assert second.returncode == 2
