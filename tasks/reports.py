@@ -42,9 +42,10 @@ def write_night_report(path: Path, jobs_folder: Path, night: Night) -> None:
 def _settled_section(jobs_folder: Path, row: Settled) -> JobSection | None:
     if not row.findings or not JobFiles.of(jobs_folder, row.planned.job).complete:
         return None
-    links = {"version": row.version, "outcome": row.outcome}
-    released = {"release": row.release.uri} if row.release else {}
-    return _section(jobs_folder, row.planned, row.findings.verdict, {**links, **released})
+    version, release = row.findings.version, row.release
+    page = {f"{version.model} {version.version}": version.page} if version.page else {}
+    released = {release.uri: release.uri} if release else {}
+    return _section(jobs_folder, row.planned, row.findings.verdict, {**page, **released})
 
 
 def _section(jobs_folder: Path, planned: PlannedJob, verdict: Verdict, links: dict[str, str]) -> JobSection:
