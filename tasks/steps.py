@@ -30,6 +30,7 @@ from tasks.plan import Plan, PlannedJob, plan_tonight
 from tasks.registry import RegisteredVersion
 from tasks.release import Release
 from tasks.settings import get_settings
+from tasks.storage import open_bucket
 
 if TYPE_CHECKING:
     from esd_core.erasure import ErasureOutcome
@@ -65,6 +66,8 @@ def _base(job: ErasureJob) -> ResolvedBase:
 
 @task(task_run_name="plan", **OUTSIDE)
 def plan(wanted: ConceptList) -> Plan:
+    """What is to be done; raises at once when its results could not be stored in the morning."""
+    open_bucket().check()
     return plan_tonight(wanted)
 
 

@@ -118,6 +118,11 @@ class Bucket:
                     raise
                 self.client.create_bucket(Bucket=self.name)
 
+    def check(self) -> None:
+        """Raise unless the bucket is there and answers: before a night's work rather than after it."""
+        with self._errors():
+            self.client.head_bucket(Bucket=self.name)
+
     @contextmanager
     def _errors(self) -> Iterator[None]:
         """Turn what botocore raises into one line with a remedy."""

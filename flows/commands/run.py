@@ -53,18 +53,25 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run_night(wanted: ConceptList) -> Night:
     from flows.embedded import embedded_prefect, embedded_storage
+    from tasks.storage import open_bucket
 
     _say("starting S3 and Prefect ...")
-    with embedded_storage(), embedded_prefect():
-        from flows.nightly import nightly_erasure, parameters
-        from tasks.night import Night
+    with embedded_storage():
+        open_bucket().check()
+        with embedded_prefect():
+            return _ended_night(wanted)
 
-        _show_progress()
-        state = nightly_erasure(**parameters(wanted), return_state=True)
-        night = state.result(raise_on_failure=False)
-        if isinstance(night, Exception):
-            raise night
-        return Night.model_validate(night)
+
+def _ended_night(wanted: ConceptList) -> Night:
+    from flows.nightly import nightly_erasure, parameters
+    from tasks.night import Night
+
+    _show_progress()
+    state = nightly_erasure(**parameters(wanted), return_state=True)
+    night = state.result(raise_on_failure=False)
+    if isinstance(night, Exception):
+        raise night
+    return Night.model_validate(night)
 
 
 def _sum_up(night: Night) -> None:
