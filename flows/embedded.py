@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+from esd_core.errors import ServiceUnavailable
 from infra import local_stack
 from infra.processes import child_environment, fetch, free_port, locked, start, stop, wait_until_healthy
 from tasks.settings import Settings, get_settings
@@ -37,6 +38,7 @@ def embedded_prefect() -> Iterator[None]:
     settings = get_settings()
     os.environ.update(child_environment(CONSOLE))
     if settings.prefect_api_url:
+        _require_answer(settings.prefect_api_url)
         yield
         return
     if _stack_is_up(settings):
@@ -45,6 +47,15 @@ def embedded_prefect() -> Iterator[None]:
         return
     with _own_server(settings):
         yield
+
+
+def _require_answer(url: str) -> None:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        fault = client.api_healthcheck()
+    if fault:
+        raise ServiceUnavailable(f"Prefect at {url} does not answer: {fault}; start it, or unset PREFECT_API_URL")
 
 
 def _stack_is_up(settings: Settings) -> bool:

@@ -6,24 +6,25 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from tasks.night import Night
     from tasks.overview import StatusRow
     from tasks.plan import Plan
 
-WIDTH_OF_LOGS = 140  # characters, where there is no terminal to ask
+WIDTH_OF_LOGS = 1000  # characters, where there is no terminal to ask: nothing is folded, so that grep finds it
 
 
 def _print(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    table = Table(*(Column(name, overflow="fold") for name in columns), header_style="bold")
     for row in rows:
-        table.add_row(*row)
-    console = Console()
-    Console(width=None if console.is_terminal else WIDTH_OF_LOGS).print(table)
+        table.add_row(*(Text(cell) for cell in row))
+    on_terminal = Console().is_terminal
+    console = Console(width=None if on_terminal else WIDTH_OF_LOGS, highlight=False)
+    console.print(title, style="bold", markup=False)
+    console.print(table)
 
 
 def print_plan(plan: Plan) -> None:

@@ -17,7 +17,7 @@ from esd_core.base_model import resolve_base
 from esd_core.concepts import load_concept_list
 from esd_core.erasure import erase
 from tasks.jobs import JobFiles, job_of
-from tests.integration.tiny import write_list, write_suite
+from tests.tiny_night import write_list, write_suite
 
 PROJECT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -20,7 +20,7 @@ from tasks.jobs import JobFiles
 from tasks.night import Night
 from tasks.plan import PlanStatus, plan_tonight
 from tasks.settings import Settings
-from tests.integration.tiny import write_list, write_suite
+from tests.tiny_night import write_list, write_suite
 
 pytestmark = pytest.mark.slow
 
