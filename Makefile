@@ -49,5 +49,5 @@ check: $(STAMP)
 	@$(BIN)/lint-imports
 
 model: $(STAMP)
-	@echo "==> model: training the miniature from scratch; this takes hours"
-	@$(BIN)/python -m esd_core.miniature.train
+	@echo "==> model: training the miniature from scratch into var/miniature; this takes hours, and continues when stopped"
+	@$(BIN)/python -m esd_core.miniature.train --out var/miniature

@@ -16,13 +16,21 @@ class Decision(StrEnum):
 
 @flow(name="approve", flow_run_name="{decision} {model} {version}", persist_result=False)
 def approve(
-    model: Annotated[str, Field(min_length=1, description="Registered model, e.g. esd-miniature-van-gogh.")],
-    version: Annotated[int, Field(ge=1, description="Its version number.")],
-    by: Annotated[str, Field(min_length=1, description="Who decides.")],
-    reason: Annotated[str, Field(min_length=1, description="Why.")],
-    decision: Annotated[Decision, Field(description="A rejected version is never published.")] = Decision.APPROVE,
+    model: Annotated[str, Field(min_length=1)],
+    version: Annotated[int, Field(ge=1)],
+    by: Annotated[str, Field(min_length=1)],
+    reason: Annotated[str, Field(min_length=1)],
+    decision: Decision = Decision.APPROVE,
 ) -> None:
-    """Add a decision to the approval log."""
+    """Add a decision to the approval log.
+
+    Args:
+        model: Registered model, e.g. esd-miniature-van-gogh.
+        version: Its version number.
+        by: Who decides.
+        reason: Why.
+        decision: A rejected version is never published.
+    """
     if decision is Decision.APPROVE:
         steps.approve(model, version, by, reason)
     else:

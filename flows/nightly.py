@@ -22,19 +22,25 @@ def tonight() -> str:
 
 @flow(name="nightly-erasure", flow_run_name=tonight, persist_result=False)
 def nightly_erasure(
-    concepts: Annotated[list[ConceptEntry], Field(min_length=1, description="What is to be erased.")],
-    base: Annotated[str, Field(description="Hub id pinned as owner/name@commit, a folder, or miniature.")] = MINIATURE,
-    suite: Annotated[str, Field(description="Evaluation suite: a YAML file, or miniature.")] = MINIATURE,
-    images_per_probe: Annotated[int, Field(ge=1, le=5000, description="Images for each row of the suite.")] = 24,
-    erased_at_most: Annotated[
-        Share, Field(description="Gate: the concept's rate, as a share of its base rate.")
-    ] = 0.10,
-    others_drop_at_most: Annotated[Share, Field(description="Gate: mean drop of all other concepts' rates.")] = 0.05,
-    approval: Annotated[
-        ApprovalPolicy, Field(description="Who approves: a person, or the gates.")
-    ] = ApprovalPolicy.MANUAL,
+    concepts: Annotated[list[ConceptEntry], Field(min_length=1)],
+    base: str = MINIATURE,
+    suite: str = MINIATURE,
+    images_per_probe: Annotated[int, Field(ge=1, le=5000)] = 24,
+    erased_at_most: Share = 0.10,
+    others_drop_at_most: Share = 0.05,
+    approval: ApprovalPolicy = ApprovalPolicy.MANUAL,
 ) -> State[Night]:
-    """Erase every concept of the list that is new or has changed; what fails alone does not stop the others."""
+    """Erase every concept of the list that is new or has changed; what fails alone does not stop the others.
+
+    Args:
+        concepts: What is to be erased.
+        base: Base model: hub id pinned as owner/name@commit, a folder, or miniature.
+        suite: Evaluation suite: a YAML file, or miniature.
+        images_per_probe: Images for each row of the suite, before and after.
+        erased_at_most: Gate: what may remain of the erased concept, as a share of its base rate.
+        others_drop_at_most: Gate: how far the rates of all other concepts may fall on average, as a share of images.
+        approval: Who approves: a person (manual), or the gates.
+    """
     gates = {"erased_at_most": erased_at_most, "others_drop_at_most": others_drop_at_most}
     sampling = {"base": base, "suite": suite, "images_per_probe": images_per_probe}
     wanted = checked_list({**sampling, "gates": gates, "approval": approval, "concepts": concepts}, "parameters")

@@ -90,10 +90,17 @@ def test_the_night_is_seen_in_the_prefect_ui(page: Page, stack: Stack, night: st
 
 
 @pytest.mark.usefixtures("night")
-def test_the_nights_table_is_seen_in_the_prefect_ui(page: Page, stack: Stack, pictures: Path) -> None:
-    page.goto(f"{stack.prefect}/artifacts/key/night")
-    expect(page.get_by_text("published").first).to_be_visible()
-    page.screenshot(path=pictures / "prefect-night.png")
+@pytest.mark.parametrize(("key", "seen"), [("night", "published"), ("plan", "Base model"), ("grid-house", "gates")])
+def test_the_nights_artifacts_are_seen_in_the_prefect_ui(
+    page: Page, stack: Stack, pictures: Path, key: str, seen: str
+) -> None:
+    found = ask(f"{stack.prefect}/api/artifacts/latest/filter", {"artifacts": {"key": {"any_": [key]}}})
+    page.goto(f"{stack.prefect}/artifacts/artifact/{found[0]['latest_id']}")
+    expect(page.get_by_text(seen).first).to_be_visible()
+    if key.startswith("grid"):
+        loaded = "() => [...document.images].some(image => image.src.startsWith('data:') && image.naturalWidth > 0)"
+        page.wait_for_function(loaded)
+    page.screenshot(path=pictures / f"prefect-{key}.png")
 
 
 @pytest.mark.usefixtures("night")
@@ -103,4 +110,5 @@ def test_the_version_is_seen_in_the_mlflow_ui(page: Page, stack: Stack, pictures
     page.goto(f"{stack.mlflow}/#/models/{name}/versions/1")
     expect(page.get_by_text(name).first).to_be_visible()
     expect(page.get_by_text("esd.job_digest").first).to_be_visible()
+    page.get_by_role("button", name="Close").click()  # the assistant beside it
     page.screenshot(path=pictures / "mlflow-version.png")
