@@ -25,6 +25,7 @@ BATCH = 32  # per process
 CAPTION_DROPOUT = 0.12
 SNR_GAMMA = 5.0
 EMA_DECAY = 0.998
+PEAK_LR = 1.2e-3
 
 
 def build() -> UNet2DConditionModel:
@@ -100,7 +101,7 @@ def train(
     out: Path,
     steps: int,
     seed: int,
-    peak_lr: float = 1.2e-3,
+    peak_lr: float = PEAK_LR,
     start_from: Path | None = None,
     save_every: int = 1500,
 ) -> None:
