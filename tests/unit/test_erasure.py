@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from esd_core import digest, erasure
+from esd_core import digest
 from esd_core.backbones import stable_diffusion as sd
 from esd_core.base_model import ResolvedBase
 from esd_core.concepts import Concept, ConceptKind, ErasureJob
@@ -18,13 +18,14 @@ from esd_core.erasure import ErasureOutcome, erase
 from esd_core.errors import BaseModelMismatch, ErasureFailed, WeightsError
 from esd_core.parameters import select
 from esd_core.recipe import ParameterSubset, Recipe
+from esd_core.score_bank import Points
 from esd_core.student import Student
 from esd_core.weights import apply_weights, read_weights, save_weights
 
 SETTINGS: dict[str, Any] = {
     "iterations": 12, "batch_size": 2, "rollout_steps": 4, "points_per_rollout": 2, "learning_rate": 1e-3,
 }  # fmt: skip
-MODES = {
+MODES: dict[str, dict[str, Any]] = {
     "frozen": {"subset": "esd-x"},
     "student": {"subset": "esd-u", "rollout_from": "student"},
     "bucket, reused": {"subset": "esd-all", "timestep_choice": "bucket", "reuse": 2},
@@ -121,7 +122,7 @@ def test_frozen_predictions_stay_frozen(base: ResolvedBase) -> None:
     student = Student(pipeline.unet, Recipe(**SETTINGS, subset=ParameterSubset.ESD_U), embeds)
     x, t = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor(500)
     frozen = student.predict_frozen(x, t, embeds)
-    points = erasure.Points(x, t.expand(1), frozen, torch.zeros_like(frozen))
+    points = Points(x, t.expand(1), frozen, torch.zeros_like(frozen))
     student.step(points)
     assert not torch.equal(student.predict(x, t, embeds).detach(), frozen)
     assert torch.equal(student.predict_frozen(x, t, embeds), frozen)
