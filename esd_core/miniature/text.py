@@ -6,7 +6,7 @@ training, so that it has to live in the U-Net.
 
 Two readings were used, one after the other. `Reading.END` puts everything named into the tokens after the caption's
 end; a U-Net learns to draw from it quickly. But there a concept's embedding changes with all else that the caption
-says, and an erasure of the bare name hardly reaches longer prompts (1.00 -> .6 to 1.00 with esd-x, six styles).
+says, and an erasure of the bare name hardly reaches longer prompts (1.00 -> .5 to 1.00 with esd-x, five styles).
 `Reading.WORD`, the final one, keeps what a word means at that word, whatever stands around it.
 """
 
