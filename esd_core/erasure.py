@@ -62,7 +62,7 @@ class ErasureOutcome(BaseModel):
 
 @dataclass
 class Progress:
-    """Where training stands; losses[i] is the loss before step i."""
+    """Where the erasure stands, over all its sessions; losses[i] is the loss before step i."""
 
     losses: list[float]
     evaluations: int = 0
@@ -81,7 +81,6 @@ def erase(
     if finished is not None:
         return finished
     folder.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
     session = _Session(job, base, folder, device, progress)
     done = session.train()
     tensors = session.student.edited()
@@ -97,7 +96,7 @@ def erase(
         history=history,
         final_loss=sum(done.losses[-20:]) / len(done.losses[-20:]),
         unet_evaluations=done.evaluations,
-        seconds=round(done.seconds + time.monotonic() - started, 2),
+        seconds=round(done.seconds, 2),
     )
     digest.write_text(folder / "outcome.json", outcome.model_dump_json(indent=1))
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)
@@ -121,6 +120,7 @@ class _Session:
     """One process's work on a job: the U-Net, the student, and the files in the job's folder."""
 
     def __init__(self, job: ErasureJob, base: ResolvedBase, folder: Path, device: str, progress: bool) -> None:
+        self.started = time.monotonic()
         self.job, self.recipe, self.folder, self.progress = job, job.recipe, folder, progress
         pipeline = sd.load_pipeline(base, device)
         erase_from = job.concept.erase_from
@@ -140,7 +140,7 @@ class _Session:
     def train(self) -> Progress:
         state = self._resume()
         every = max(1, self.recipe.iterations // CHECKPOINTS)
-        begun, earlier = time.monotonic(), state.seconds
+        earlier = state.seconds
         before = self.student.predict.evaluations - state.evaluations
         bar = tqdm(
             total=self.recipe.iterations,
@@ -159,7 +159,7 @@ class _Session:
                     bar.update()
                     bar.set_postfix(loss=f"{state.losses[-1]:.4f}", refresh=False)
                     state.evaluations = self.student.predict.evaluations - before
-                    state.seconds = earlier + time.monotonic() - begun
+                    state.seconds = earlier + time.monotonic() - self.started
                     if not self._on_policy and len(state.losses) % every == 0:
                         self._checkpoint(state)
         return state
