@@ -142,6 +142,7 @@ class _Session:
         every = max(1, self.recipe.iterations // CHECKPOINTS)
         earlier = state.seconds
         before = self.student.predict.evaluations - state.evaluations
+        bank = None if self._on_policy else self._bank()
         bar = tqdm(
             total=self.recipe.iterations,
             initial=len(state.losses),
@@ -150,7 +151,7 @@ class _Session:
             disable=not self.progress,
         )
         with bar:
-            for segment_start, batches in self._segments(len(state.losses)):
+            for segment_start, batches in self._segments(bank, len(state.losses)):
                 if segment_start and len(state.losses) == segment_start and self._on_policy:
                     self._checkpoint(state)
                 for batch in batches:
@@ -168,10 +169,10 @@ class _Session:
     def _on_policy(self) -> bool:
         return self.recipe.rollout_from is RolloutFrom.STUDENT
 
-    def _segments(self, done: int) -> Iterator[tuple[int, Iterator[Points]]]:
+    def _segments(self, bank: Points | None, done: int) -> Iterator[tuple[int, Iterator[Points]]]:
         """(first step, batches): one segment from the bank, or one for each on-policy refresh."""
-        if not self._on_policy:
-            yield done, draw(self._bank(), self.recipe, self.recipe.seed, done, self.recipe.iterations)
+        if bank is not None:
+            yield done, draw(bank, self.recipe, self.recipe.seed, done, self.recipe.iterations)
             return
         length = min(self.recipe.points_per_rollout, self.recipe.rollout_steps) * self.recipe.reuse
         for first in range(done, self.recipe.iterations, length):

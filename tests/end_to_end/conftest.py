@@ -58,5 +58,5 @@ def same_night(first_night: Night, concept_list: Path) -> Night:
 def other_night(same_night: Night, tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, suite: Path) -> Night:
     """house with another eta, sun as before, tree taken off the list; from now on a person approves."""
     path = tmp_path_factory.mktemp("list") / "list.yaml"
-    changed = write_list(path, tiny_base, suite, "manual", {**HOUSE, "negative_guidance": 2.0}, SUN)
+    changed = write_list(path, tiny_base, suite, "manual", {**HOUSE, "negative_guidance": 3.0}, SUN)
     return Night.of(same_night.esd, changed)
