@@ -35,7 +35,7 @@ class Stack:
     mlflow: str
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # ends with these tests: an open Playwright keeps an event loop running
 def browser() -> Iterator[Browser]:
     executable = shutil.which("chromium")
     if executable is None:
@@ -59,7 +59,7 @@ def shown_home(request: pytest.FixtureRequest) -> Path | None:
     return home.resolve() if home else None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stack(browser: Browser, shown_home: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """`make up`, started for these tests and stopped with Ctrl-C. Not started at all where there is no browser."""
     assert browser.is_connected()

@@ -164,12 +164,12 @@ def test_make_up_serves_everything_and_leaves_nothing_behind(tmp_path: Path) -> 
                 break
         addresses = re.findall(r"^(Prefect|MLflow|S3) +(http://127\.0\.0\.1:\d+)$", said, re.MULTILINE)
         assert [name for name, _ in addresses] == ["Prefect", "MLflow", "S3"], said
-        assert len(_left_running(str(home))) >= 5  # so that finding none at the end means something
         prefect, mlflow, s3 = (address for _, address in addresses)
         assert b"Prefect" in (fetch(prefect) or b"")
         assert b"MLflow" in (fetch(mlflow) or b"")
         assert fetch(s3 + local_stack.S3_HEALTH)
         assert _until(lambda: "started" in (home / "logs" / "prefect-worker.log").read_text(), 60)
+        assert len(_left_running(str(home))) >= 5  # so that finding none at the end means something
 
         scheduled = f"{prefect}/api/flow_runs/count"
         assert _until(lambda: int(_post(scheduled)) > 0, 60), "the scheduler made no run of the nightly deployment"
