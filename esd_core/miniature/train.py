@@ -7,6 +7,7 @@ Takes about two hours on two cores. The result is `FOLDER/model` (a diffusers pi
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from esd_core import digest
 from esd_core.miniature import autoencoder, judges, renders, text, unet, workers
 from esd_core.miniature.text import Reading
 
@@ -57,6 +59,10 @@ def assemble(work: Path, out: Path) -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(out)
+    for config in out.glob("*/config.json"):
+        known = json.loads(config.read_text(encoding="utf-8"))
+        known.pop("_name_or_path", None)  # the training machine's folders are nobody's business
+        digest.write_text(config, json.dumps(known, indent=2) + "\n")
 
 
 def latents_of(work: Path, images: np.ndarray) -> torch.Tensor:
