@@ -62,6 +62,8 @@ def assemble(work: Path, out: Path) -> None:
     for config in out.glob("*/config.json"):
         known = json.loads(config.read_text(encoding="utf-8"))
         known.pop("_name_or_path", None)  # the training machine's folders are nobody's business
+        if "dtype" in known:
+            known["dtype"] = "float32"  # so that a plain from_pretrained computes in one precision throughout
         digest.write_text(config, json.dumps(known, indent=2) + "\n")
 
 
