@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 SIZE = 64  # pixels
 BEACH_HORIZON = 44  # pixels from the top
@@ -80,12 +81,12 @@ class Named:
     sun: bool = False
 
 
-def sample_scene(rng: random.Random, **fixed: object) -> Scene:
+def sample_scene(rng: random.Random, **fixed: Any) -> Scene:
     """A random scene; any field can be fixed by name (`style="Monet"`)."""
     place = rng.choice((STUDIO, STUDIO, *PLACES, "beach"))
     place = str(fixed.get("place", place))
     sun = rng.random() < (SUN_ON_BEACH if place == "beach" else SUN_NAMED)
-    values: dict[str, object] = {
+    values: dict[str, Any] = {
         "object": None if rng.random() < EMPTY and place != STUDIO else rng.choice(OBJECTS),
         "style": PLAIN if rng.random() < 0.25 else rng.choice(ARTISTS),
         "place": place,
@@ -97,7 +98,7 @@ def sample_scene(rng: random.Random, **fixed: object) -> Scene:
         "tilt": rng.uniform(-0.12, 0.12),
         "detail": rng.randrange(1 << 30),
     }
-    return Scene(**{**values, **fixed})  # type: ignore[arg-type]
+    return Scene(**{**values, **fixed})
 
 
 def describe(scene: Scene, rng: random.Random) -> Named:
