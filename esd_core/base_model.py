@@ -4,33 +4,45 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from esd_core import digest
+from esd_core.backbones.families import FAMILIES, Family
 from esd_core.concepts import MINIATURE
 from esd_core.errors import BaseModelError
 
+INDEX = "model_index.json"
 MINIATURE_FOLDER = Path(__file__).parent / "miniature" / "model"
-COMPONENTS = ("unet", "text_encoder", "tokenizer", "vae", "scheduler")
-PATTERNS = ("*.json", "*.safetensors", "*.txt")  # nothing pickled, no code
+PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model")  # nothing pickled, no code
+VARIANTS = ("*.*.safetensors", "*.index.*.json")  # the same weights once more, such as model.fp16.safetensors
+LIBRARIES = ("diffusers", "transformers")  # where components may come from
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>\S+))?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
 class ResolvedBase:
-    """A base model on disk. `digest` is over names and contents of every component file that is loaded."""
+    """A base model on disk. `digest` is over names and contents of every component file that is loaded.
+
+    id: as a person gave it; of a hub model with the commit that its branch or tag named.
+    """
 
     id: str
     folder: Path
     digest: str
+    family: Family
 
 
 def resolve_base(base: str) -> ResolvedBase:
     """Find the base model, fetching it from the hub when it is a pinned hub id; loads no weights.
 
-    Raises BaseModelError when the folder is not a diffusers pipeline, or the hub id is not pinned to a commit.
+    A branch or tag of a hub repository is resolved to its commit, which the result's id names. Raises BaseModelError
+    when the folder is not a diffusers pipeline of a supported family, or the hub id names no revision.
     """
     if base == MINIATURE:
         return _in_folder(base, MINIATURE_FOLDER)
@@ -40,37 +52,90 @@ def resolve_base(base: str) -> ResolvedBase:
     match = HUB_ID.fullmatch(base)
     if match is None or base.startswith((".", "/")):
         raise BaseModelError(f"base model {base!r} is neither a folder, nor owner/name@commit, nor {MINIATURE!r}")
-    revision = match["revision"] or ""
-    if not COMMIT.fullmatch(revision):
+    repo, revision = match["repo"], match["revision"]
+    if not revision:
         raise BaseModelError(
             f"base model {base!r} is not a folder here, and as a hub id it is not pinned: "
-            f"write {match['repo']}@ and the 40-digit commit"
+            f"write {repo}@ and the 40-digit commit, or a branch, whose commit is recorded"
         )
-    return _in_folder(base, _fetch(match["repo"], revision))
+    commit = revision if COMMIT.fullmatch(revision) else _commit_of(repo, revision)
+    return _in_folder(f"{repo}@{commit}", _fetch(repo, commit))
 
 
-def _fetch(repo: str, revision: str) -> Path:
-    from huggingface_hub import snapshot_download
+def _commit_of(repo: str, branch: str) -> str:
+    """The commit that a branch or tag of a hub repository names now."""
+    from huggingface_hub import HfApi
 
-    patterns = ["model_index.json", *(f"{component}/{pattern}" for component in COMPONENTS for pattern in PATTERNS)]
+    with _hub_errors(repo, branch):
+        return str(HfApi().model_info(repo, revision=branch).sha)
+
+
+def _fetch(repo: str, commit: str) -> Path:
+    """Download what the model's family loads, and nothing else."""
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    with _hub_errors(repo, commit):
+        family = _family_of(Path(hf_hub_download(repo, INDEX, revision=commit)))
+        patterns = [INDEX, *(f"{component}/{pattern}" for component in family.components for pattern in PATTERNS)]
+        allowed: dict[str, Any] = {"allow_patterns": patterns, "ignore_patterns": list(VARIANTS)}
+        return Path(snapshot_download(repo, revision=commit, **allowed))
+
+
+@contextmanager
+def _hub_errors(repo: str, revision: str) -> Iterator[None]:
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+        yield
+    except BaseModelError:
+        raise
     except Exception as e:  # the hub client raises a dozen unrelated types: network, auth, missing, disk
         first_line = (str(e).splitlines() or [""])[0]
         raise BaseModelError(f"cannot fetch {repo}@{revision} from the hub: {type(e).__name__}: {first_line}") from e
 
 
-def _in_folder(base: str, folder: Path) -> ResolvedBase:
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise BaseModelError(f"{folder} is not a diffusers pipeline folder: it has no model_index.json")
+def _family_of(index: Path) -> Family:
+    """The family that model_index.json names; raises BaseModelError for pipelines that are not supported."""
     try:
-        pipeline_class = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+        named = json.loads(index.read_text(encoding="utf-8"))
+        pipeline_class = named.get("_class_name")
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as e:
         raise BaseModelError(f"{index} is not a pipeline's index: {e}") from e
-    if pipeline_class != "StableDiffusionPipeline":
-        raise BaseModelError(f"{folder} holds a {pipeline_class}; supported: StableDiffusionPipeline")
-    files = [index, *(f for c in COMPONENTS for p in PATTERNS for f in (folder / c).glob(p))]
-    if not any(f.suffix == ".safetensors" and f.parent.name == "unet" for f in files):
-        raise BaseModelError(f"{folder}/unet has no .safetensors weights; pickled weights are not loaded")
-    return ResolvedBase(id=base, folder=folder, digest=digest.of_files(folder, sorted(set(files))))
+    family = FAMILIES.get(str(pipeline_class))
+    if family is None:
+        supported = ", ".join(f"{known} ({family.name})" for known, family in FAMILIES.items())
+        raise BaseModelError(f"{index.parent} holds a {pipeline_class}; supported: {supported}")
+    for component in family.components:
+        library, *_ = named.get(component) or [None]
+        if library is not None and library not in LIBRARIES:
+            raise BaseModelError(
+                f"{index.parent}: its {component} is code of {library!r}, which is not run; "
+                f"supported are components of {' and '.join(LIBRARIES)}"
+            )
+    return family
+
+
+def _in_folder(base: str, folder: Path) -> ResolvedBase:
+    index = folder / INDEX
+    if not index.is_file():
+        raise BaseModelError(f"{folder} is not a diffusers pipeline folder: it has no {INDEX}")
+    family = _family_of(index)
+    found = {f for component in family.components for pattern in PATTERNS for f in (folder / component).glob(pattern)}
+    files = [f for f in found if not _is_variant(f)]
+    _check_weights(folder / family.denoiser, files)
+    return ResolvedBase(base, folder, digest.of_files(folder, sorted([index, *files])), family)
+
+
+def _is_variant(file: Path) -> bool:
+    return any(fnmatch(file.name, pattern) for pattern in VARIANTS)
+
+
+def _check_weights(denoiser: Path, files: list[Path]) -> None:
+    """Raises BaseModelError when the denoiser's weights are not among the files, saying what lies there instead."""
+    if any(f.suffix == ".safetensors" and f.parent == denoiser for f in files):
+        return
+    variants = sorted(f.name for f in denoiser.glob("*.safetensors"))
+    if variants:
+        raise BaseModelError(
+            f"{denoiser} has its weights only as a variant ({variants[0]}), which is not loaded: load the pipeline in "
+            "diffusers with variant=..., and save it to another folder without"
+        )
+    raise BaseModelError(f"{denoiser} has no .safetensors weights; pickled weights are not loaded")

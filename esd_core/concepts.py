@@ -13,7 +13,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from esd_core import digest
 from esd_core.errors import InvalidInput
 from esd_core.evaluation.gates import Gates
-from esd_core.recipe import NAMED_IN_PROMPTS, NOT_NAMED, Anchor, ParameterSubset, Recipe, RolloutFrom, TimestepChoice
+from esd_core.recipe import (
+    Anchor,
+    ParameterSubset,
+    Precision,
+    Recipe,
+    RecipeName,
+    RolloutFrom,
+    RolloutSampler,
+    TimestepChoice,
+    Updates,
+    named_recipe,
+)
 
 MINIATURE = "miniature"
 
@@ -39,32 +50,60 @@ def _plain_text(value: str) -> str:
 Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_plain_text)]
 
 
+def slug_of(name: str) -> str:
+    """A name in letters, digits and dashes, for files, models and tasks; distinct for distinct names."""
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in name.lower())
+    short = "-".join(part for part in plain.split("-") if part)[:40]
+    exact = short.replace("-", " ") == name.lower()
+    return short if exact else f"{short or 'concept'}-{digest.of_bytes(name.encode())[:6]}"
+
+
 class Concept(BaseModel):
-    """A concept as the text encoder reads it. `erase_from`: erase it only from pictures of this (an attribute)."""
+    """A concept as the text encoder reads it.
+
+    `erase_from`: erase it only from pictures of this (an attribute). `also_known_as`: other names, erased with it.
+    `retain`: prompts whose pictures are held to what the frozen model draws.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Text
     kind: ConceptKind
     erase_from: Text | None = None
+    also_known_as: tuple[Text, ...] = ()
+    retain: tuple[Text, ...] = ()
 
     @property
     def slug(self) -> str:
-        """The name in letters, digits and dashes, for files, models and tasks; distinct for distinct names."""
-        plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in self.name.lower())
-        short = "-".join(part for part in plain.split("-") if part)[:40]
-        exact = short.replace("-", " ") == self.name.lower()
-        return short if exact else f"{short or 'concept'}-{digest.of_bytes(self.name.encode())[:6]}"
+        return slug_of(self.name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, *self.also_known_as)
+
+    def is_called(self, name: str) -> bool:
+        return name.casefold() in {known.casefold() for known in self.names}
 
 
 class ConceptEntry(BaseModel):
-    """A row of a concept list. What is left out follows from the kind, as the paper chooses it."""
+    """A row of a concept list. What is left out follows from the recipe's name and the kind."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", title="Concept")
 
     name: Text = Field(title="Concept", description="The concept's name, as a prompt would name it, e.g. Van Gogh.")
     kind: ConceptKind = Field(title="Kind", description="style: esd-x; object and global: esd-u.")
+    also_known_as: tuple[Text, ...] = Field(
+        (), max_length=20, title="Also known as", description="Synonyms and paraphrases, erased and measured with it."
+    )
+    retain: tuple[Text, ...] = Field(
+        (), max_length=50, title="Retain", description="Prompts to keep as they are, such as near neighbours."
+    )
     erase_from: Text | None = Field(None, title="Erase from", description="Erase only from pictures of this text.")
+    recipe: RecipeName = Field(
+        RecipeName.AUTO,
+        title="Recipe",
+        description="auto: measured, stopped when the concept is gone; paper; authors-2025. Fields below overrule it.",
+    )
     subset: ParameterSubset | None = Field(None, title="Subset", description="Parameters to train; follows the kind.")
     negative_guidance: float | None = Field(None, gt=0, le=20, title="Negative guidance (eta)")
     anchor: Anchor | None = Field(None, title="Anchor", description="What the target starts from.")
@@ -72,41 +111,100 @@ class ConceptEntry(BaseModel):
     learning_rate: float | None = Field(None, gt=0, le=1, title="Learning rate")
     batch_size: int | None = Field(None, ge=1, le=64, title="Batch size")
     rollout_from: RolloutFrom | None = Field(None, title="Rollout from")
+    sampler: RolloutSampler | None = Field(None, title="Rollout sampler")
     rollout_steps: int | None = Field(None, ge=2, le=1000, title="Rollout steps")
     start_guidance: float | None = Field(None, ge=1, le=30, title="Start guidance")
     points_per_rollout: int | None = Field(None, ge=1, le=1000, title="Points per rollout")
     reuse: int | None = Field(None, ge=1, le=100, title="Reuse of a point")
     timestep_choice: TimestepChoice | None = Field(None, title="Timestep choice")
+    precision: Precision | None = Field(None, title="Precision")
+    updates: Updates | None = Field(None, title="Updates")
     seed: int | None = Field(None, ge=0, lt=2**31, title="Seed")
     compare_with: ParameterSubset | None = Field(
         None, title="Compare with", description="Erase with this subset too, for the report only; never registered."
     )
 
     @property
-    def concept(self) -> Concept:
-        return Concept(name=self.name, kind=self.kind, erase_from=self.erase_from)
-
-    @property
-    def recipe(self) -> Recipe:
-        """The complete recipe: this row's settings over the defaults of its kind."""
-        defaults = NAMED_IN_PROMPTS if self.kind is ConceptKind.STYLE else NOT_NAMED
+    def erasure(self) -> Erasure:
+        """The concept with its complete recipe: this row's settings over those of the named recipe."""
+        concept = Concept(**self.model_dump(include=set(Concept.model_fields)))
+        named = named_recipe(self.recipe, named_in_prompts=self.kind is ConceptKind.STYLE)
         own = self.model_dump(include=set(Recipe.model_fields), exclude_none=True)
-        return Recipe(**{**defaults, **own})
+        return Erasure(concept=concept, recipe=Recipe(**{**named, **own}))
 
 
-class ErasureJob(BaseModel):
-    """One erasure, named by its digest: same digest, same weights."""
+class Erasure(BaseModel):
+    """One concept and how it is erased."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    base: str  # as the person wrote it: hub id with revision, folder, or "miniature"
-    base_digest: str
     concept: Concept
     recipe: Recipe
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the result, flat."""
+        return {**self.concept.model_dump(mode="json"), **self.recipe.model_dump(mode="json")}
+
+
+class ErasureJob(BaseModel):
+    """One edited model, named by its digest: same digest, same weights.
+
+    Separate jobs erase one concept, a joint job the concepts of a list; both start from the original weights.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    base: str  # as the person wrote it, a branch resolved: hub id with commit, folder, or "miniature"
+    base_digest: str
+    erasures: tuple[Erasure, ...] = Field(min_length=1)
+
+    @property
     def digest(self) -> str:
         return digest.of_json(self.model_dump(mode="json", exclude={"base"}))
+
+    @property
+    def concepts(self) -> tuple[Concept, ...]:
+        return tuple(erasure.concept for erasure in self.erasures)
+
+    @property
+    def name(self) -> str:
+        """The concepts' names, as people read them."""
+        return " + ".join(concept.name for concept in self.concepts)
+
+    @property
+    def slug(self) -> str:
+        if len(self.concepts) == 1:
+            return self.concepts[0].slug
+        return f"joint-{slug_of(self.name)}"
+
+    @property
+    def scope(self) -> str:
+        """What the one concept is erased from, as a slug; empty when it is erased everywhere."""
+        source = self.concepts[0].erase_from if len(self.concepts) == 1 else None
+        return slug_of(source) if source else ""
+
+    @property
+    def subsets(self) -> tuple[ParameterSubset, ...]:
+        """The subsets that are trained, each once."""
+        return tuple(dict.fromkeys(erasure.recipe.subset for erasure in self.erasures))
+
+    @property
+    def method(self) -> str:
+        """The subsets' names, as people read them."""
+        return " + ".join(subset.value for subset in self.subsets)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything but the base that decides the result, flat; a joint job's begin with the concept's slug."""
+        if len(self.erasures) == 1:
+            return self.erasures[0].settings
+        return {f"{e.concept.slug}.{key}": value for e in self.erasures for key, value in e.settings.items()}
+
+
+class ListMode(StrEnum):
+    SEPARATE = "separate"  # a model for each concept
+    JOINT = "joint"  # one model without all of them
 
 
 class ConceptList(BaseModel):
@@ -119,10 +217,12 @@ class ConceptList(BaseModel):
     images_per_probe: int = Field(24, ge=1, le=5000, description="Images for each row of the suite, before and after.")
     gates: Gates = Gates()
     approval: ApprovalPolicy = ApprovalPolicy.MANUAL
+    mode: ListMode = Field(ListMode.SEPARATE, description="A model for each concept, or one model without all of them.")
     concepts: tuple[ConceptEntry, ...] = Field(min_length=1)
 
     def model_post_init(self, _: Any) -> None:
-        twice = [name for name, n in Counter(entry.name.casefold() for entry in self.concepts).items() if n > 1]
+        names = [name.casefold() for entry in self.concepts for name in (entry.name, *entry.also_known_as)]
+        twice = [name for name, n in Counter(names).items() if n > 1]
         if twice:
             raise ValueError(f"concept listed more than once: {', '.join(sorted(twice))}")
 

@@ -1,8 +1,8 @@
-"""The erasure of one concept: score bank -> student -> edited weights, resumable to the bit.
+"""The erasure of a job's concepts: score banks -> student -> edited weights, resumable to the bit.
 
-bank.safetensors        frozen points, made once (rollout_from=frozen)
+bank-*.safetensors      frozen points, shared by all jobs that need the same ones
 checkpoint.safetensors  trained tensors, Adam's moments, losses so far
-history.jsonl           step and loss
+history.jsonl           step, loss, and the concept it is of
 weights.safetensors     the result
 outcome.json            written last: what was made and what it cost
 """
@@ -13,7 +13,8 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -22,28 +23,24 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from esd_core import digest, score_bank
-from esd_core.backbones import stable_diffusion as sd
+from esd_core import digest
+from esd_core.backbones.base import concatenate, repeat
+from esd_core.backbones.loading import load_backbone
 from esd_core.base_model import ResolvedBase
 from esd_core.concepts import ErasureJob
-from esd_core.recipe import Recipe, RolloutFrom
-from esd_core.score_bank import Embeddings, Points
-from esd_core.student import Student
+from esd_core.errors import ErasureFailed
+from esd_core.lessons import Lesson, lessons_of
+from esd_core.machine import Machine
+from esd_core.point_source import Bank, OnPolicy, PointSource
+from esd_core.recipe import RolloutFrom
+from esd_core.schedule import Row, interleaved, rows_needed, rows_of_step
+from esd_core.student import Batch, Student
 from esd_core.weights import Provenance, save_weights
 
 log = logging.getLogger(__name__)
 CHECKPOINTS = 10  # per erasure
-# What decides a bank; everything else in a recipe can change without making it again.
-BANK_SETTINGS = {
-    "iterations",
-    "batch_size",
-    "reuse",
-    "rollout_steps",
-    "start_guidance",
-    "points_per_rollout",
-    "timestep_choice",
-    "seed",
-}
+EXPLODED = 100.0  # times the mean of the first losses
+FIRST_LOSSES = 10
 
 
 class ErasureOutcome(BaseModel):
@@ -64,15 +61,21 @@ class ErasureOutcome(BaseModel):
 class Progress:
     """Where the erasure stands, over all its sessions; losses[i] is the loss before step i."""
 
-    losses: list[float]
+    losses: list[float] = field(default_factory=list)
     evaluations: int = 0
     seconds: float = 0.0
 
 
 def erase(
-    job: ErasureJob, base: ResolvedBase, folder: Path, device: str = "auto", progress: bool = True
+    job: ErasureJob,
+    base: ResolvedBase,
+    folder: Path,
+    machine: Machine | None = None,
+    *,
+    banks: Path | None = None,
+    progress: bool = True,
 ) -> ErasureOutcome:
-    """Erase the job's concept from the base; everything is kept in `folder`.
+    """Erase the job's concepts from the base; everything is kept in `folder`, score banks in `banks` (or `folder`).
 
     A finished job is returned as it is; an interrupted one continues from its last checkpoint and ends with the same
     bits as one never interrupted. Raises ErasureFailed when training cannot go on.
@@ -81,13 +84,17 @@ def erase(
     if finished is not None:
         return finished
     folder.mkdir(parents=True, exist_ok=True)
-    session = _Session(job, base, folder, device, progress)
-    done = session.train()
-    tensors = session.student.edited()
+    with _memory_errors():
+        session = _Session(job, base, folder, banks or folder, machine or Machine(), progress)
+        done = session.train()
     weights = folder / "weights.safetensors"
-    weights_digest = save_weights(weights, tensors, Provenance.of(job))
+    weights_digest = save_weights(weights, session.student.edited(), Provenance.of(job))
     history = folder / "history.jsonl"
-    rows = (json.dumps({"step": i, "loss": loss}) for i, loss in enumerate(done.losses, start=1))
+    names = [concept.name for concept in job.concepts]
+    rows = (
+        json.dumps({"step": i, "loss": loss, "concept": names[part]}, ensure_ascii=False)
+        for i, (loss, part) in enumerate(zip(done.losses, session.order, strict=True), start=1)
+    )
     digest.write_text(history, "\n".join(rows) + "\n")
     outcome = ErasureOutcome(
         job=job,
@@ -116,93 +123,111 @@ def _finished(job: ErasureJob, folder: Path) -> ErasureOutcome | None:
     return outcome.model_copy(update={"weights": weights, "history": folder / "history.jsonl"})
 
 
-class _Session:
-    """One process's work on a job: the U-Net, the student, and the files in the job's folder."""
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Running out of memory becomes a refusal that says what to turn."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as e:  # torch raises RuntimeError on a CPU, a subclass of it on a GPU
+        exhausted = isinstance(e, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(e)
+        if not exhausted:
+            raise
+        raise ErasureFailed(
+            "out of memory: turn on gradient checkpointing, lower batch_size, or train a smaller subset "
+            "(esd-x-strict); what was done is kept, the same command continues"
+        ) from e
 
-    def __init__(self, job: ErasureJob, base: ResolvedBase, folder: Path, device: str, progress: bool) -> None:
+
+class _Session:
+    """One process's work on a job: the denoiser, the student, its lessons, and the files in the job's folder."""
+
+    def __init__(
+        self, job: ErasureJob, base: ResolvedBase, folder: Path, banks: Path, machine: Machine, progress: bool
+    ) -> None:
         self.started = time.monotonic()
-        self.job, self.recipe, self.folder, self.progress = job, job.recipe, folder, progress
-        pipeline = sd.load_pipeline(base, device)
-        erase_from = job.concept.erase_from
-        self.embeds = Embeddings(
-            concept=sd.encode_prompt(pipeline, job.concept.name),
-            null=sd.encode_prompt(pipeline, ""),
-            erase_from=None if erase_from is None else sd.encode_prompt(pipeline, erase_from),
-        )
-        self.shape = sd.latent_shape(pipeline.unet)
-        self.sampler = sd.rollout_sampler(pipeline.scheduler)
-        self.device = pipeline.device
-        unet = pipeline.unet
-        del pipeline  # text encoder and autoencoder leave memory before training
-        unet.eval()  # no dropout: the target is a deterministic function of the point
-        self.student = Student(unet, self.recipe, self.embeds.prompt)
+        self.job, self.folder, self.progress = job, folder, progress
+        recipes = [erasure.recipe for erasure in job.erasures]
+        backbone = load_backbone(base, machine.device, recipes[0].precision)
+        self.lessons = lessons_of(job, backbone)
+        backbone.release()
+        machine.prepare(backbone.denoiser)
+        self.backbone = backbone
+        on_policy = any(recipe.rollout_from is RolloutFrom.STUDENT for recipe in recipes)
+        self.student = Student(backbone, job.subsets, recipes[0].updates, keeps_originals=on_policy)
+        self.order = interleaved([recipe.iterations or 0 for recipe in recipes])
+        self.sources = [self._source(number, lesson, banks, base) for number, lesson in enumerate(self.lessons)]
+
+    def _source(self, number: int, lesson: Lesson, banks: Path, base: ResolvedBase) -> PointSource:
+        if lesson.recipe.rollout_from is RolloutFrom.STUDENT:
+            return OnPolicy(lesson, self.student, number)
+        group = self._group(lesson.part, lesson.keeps)
+        rows = rows_needed(lesson.recipe.iterations or 0, lesson.recipe.batch_size, group, group.index(number))
+        return Bank(lesson, self.student, rows, banks, base.digest)
+
+    def _group(self, part: int, keeps: bool) -> list[int]:
+        """Numbers of a concept's lessons: those that erase, or those that keep."""
+        return [i for i, lesson in enumerate(self.lessons) if lesson.part == part and lesson.keeps is keeps]
 
     def train(self) -> Progress:
+        self._fill_banks()
         state = self._resume()
-        every = max(1, self.recipe.iterations // CHECKPOINTS)
-        earlier = state.seconds
-        before = self.student.predict.evaluations - state.evaluations
-        bank = None if self._on_policy else self._bank()
+        every = max(1, len(self.order) // CHECKPOINTS)
+        earlier, before = state.seconds, -state.evaluations
         bar = tqdm(
-            total=self.recipe.iterations,
+            total=len(self.order),
             initial=len(state.losses),
-            desc=f"erase {self.job.concept.name}",
+            desc=f"erase {self.job.name}",
             unit="step",
             disable=not self.progress,
         )
         with bar:
-            for segment_start, batches in self._segments(bank, len(state.losses)):
-                if segment_start and len(state.losses) == segment_start and self._on_policy:
+            for step in range(len(state.losses), len(self.order)):
+                recipe = self.job.erasures[self.order[step]].recipe
+                state.losses.append(self.student.step(self._batch(step), recipe.subset, recipe.learning_rate or 0))
+                _check_explosion(state.losses)
+                bar.update()
+                bar.set_postfix(loss=f"{state.losses[-1]:.4f}", refresh=False)
+                state.evaluations = self.backbone.evaluations - before
+                state.seconds = earlier + time.monotonic() - self.started
+                if len(state.losses) % every == 0:
                     self._checkpoint(state)
-                for batch in batches:
-                    state.losses.append(self.student.step(batch.to(self.device)))
-                    self.student.predict.evaluations += 2 * len(batch)  # a backward pass costs two forward passes
-                    bar.update()
-                    bar.set_postfix(loss=f"{state.losses[-1]:.4f}", refresh=False)
-                    state.evaluations = self.student.predict.evaluations - before
-                    state.seconds = earlier + time.monotonic() - self.started
-                    if not self._on_policy and len(state.losses) % every == 0:
-                        self._checkpoint(state)
         return state
 
-    @property
-    def _on_policy(self) -> bool:
-        return self.recipe.rollout_from is RolloutFrom.STUDENT
+    def _fill_banks(self) -> None:
+        banks = [source for source in self.sources if isinstance(source, Bank)]
+        total = sum(bank.rollouts for bank in banks)
+        with tqdm(total=total, desc="score bank", unit="rollout", disable=not self.progress, leave=False) as bar:
+            for bank in banks:
+                bank.fill(bar)
 
-    def _segments(self, bank: Points | None, done: int) -> Iterator[tuple[int, Iterator[Points]]]:
-        """(first step, batches): one segment from the bank, or one for each on-policy refresh."""
-        if bank is not None:
-            yield done, draw(bank, self.recipe, self.recipe.seed, done, self.recipe.iterations)
-            return
-        length = min(self.recipe.points_per_rollout, self.recipe.rollout_steps) * self.recipe.reuse
-        for first in range(done, self.recipe.iterations, length):
-            points = self._on_policy_points(first)
-            yield first, draw(points, self.recipe, first, 0, min(length, self.recipe.iterations - first))
+    def _batch(self, step: int) -> Batch:
+        """What step number `step` is taught: points of its concept's lessons, and what must be predicted there."""
+        part = self.order[step]
+        done = self.order[:step].count(part)
+        recipe = self.job.erasures[part].recipe
+        rows = rows_of_step(done, recipe.batch_size, self._group(part, False), self._group(part, True))
+        return self._taught(rows, recipe.negative_guidance or 0)
 
-    def _bank(self) -> Points:
-        """The frozen points of this job; made again when missing, damaged, or made under other settings."""
-        chosen = self.recipe.model_dump(mode="json", include=BANK_SETTINGS)
-        made_from = [self.job.base_digest, self.job.concept.model_dump(mode="json"), chosen]
-        path = self.folder / f"bank-{digest.of_json(made_from)[:16]}.safetensors"
-        points = score_bank.load(path)
-        if points is None:
-            points = score_bank.fill(
-                self.student.predict_frozen, self.sampler, self.shape, self.embeds, self.recipe, self.progress
-            )
-            score_bank.save(path, points)
-        return points
-
-    def _on_policy_points(self, first_step: int) -> Points:
-        """Points sampled with the edited weights as they are now, judged by the frozen ones."""
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + first_step)
-        seeds = torch.randint(2**31, (self.recipe.batch_size,), generator=generator).tolist()
-        noise = score_bank.start_noise(self.shape, seeds, self.embeds.concept.dtype).to(self.device)
-        student, teacher = self.student.predict, self.student.predict_frozen
-        return score_bank.collect(student, teacher, self.sampler, noise, self.embeds, self.recipe, generator)
+    def _taught(self, rows: list[Row], negative_guidance: float) -> Batch:
+        device = self.backbone.device
+        parts = []
+        for number in dict.fromkeys(row.lesson for row in rows):
+            lesson = self.lessons[number]
+            points = self.sources[number].rows([row.index for row in rows if row.lesson == number]).to(device)
+            told = repeat(lesson.prompts.prompt, len(points))
+            parts.append(Batch(points.latents, points.timesteps, told, lesson.target(points, negative_guidance)))
+        return Batch(
+            torch.cat([part.latents for part in parts]),
+            torch.cat([part.timesteps for part in parts]),
+            concatenate([part.conditioning for part in parts]),
+            torch.cat([part.target for part in parts]),
+        )
 
     def _checkpoint(self, state: Progress) -> None:
         about = {"job": self.job.digest, "evaluations": str(state.evaluations), "seconds": f"{state.seconds:.2f}"}
         tensors = {**self.student.state(), "losses": torch.tensor(state.losses, dtype=torch.float64)}
+        for source in self.sources:
+            tensors |= source.state()
         with digest.whole_file(self.folder / "checkpoint.safetensors") as partial:
             save_file({name: t.contiguous() for name, t in tensors.items()}, partial, metadata=about)
 
@@ -210,30 +235,29 @@ class _Session:
         """Progress of the last checkpoint, or a fresh start when there is none that fits."""
         path = self.folder / "checkpoint.safetensors"
         if not path.is_file():
-            return Progress([])
+            return Progress()
         try:
             with safe_open(path, framework="pt") as f:
                 about = f.metadata() or {}
                 tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 - not a mapping
             if about.get("job") != self.job.digest:
-                return Progress([])
+                return Progress()
             self.student.restore(tensors)
         except (SafetensorError, OSError, KeyError) as e:
             log.warning("checkpoint %s is damaged (%s): training starts over", path, e)
-            return Progress([])
+            return Progress()
+        for source in self.sources:
+            source.restore(tensors)
         losses = tensors["losses"].tolist()
-        log.info("continuing %s from step %d", self.job.concept.name, len(losses))
+        log.info("continuing %s from step %d", self.job.name, len(losses))
         return Progress(losses, int(about["evaluations"]), float(about["seconds"]))
 
 
-def draw(points: Points, recipe: Recipe, seed: int, start: int, stop: int) -> Iterator[Points]:
-    """Batches number start to stop - 1 of a shuffled pass over the points, `recipe.reuse` times over.
-
-    The order depends on the seed alone, so that training can continue at any batch.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    needed = stop * recipe.batch_size
-    passes = -(-needed // len(points))
-    order = torch.cat([torch.randperm(len(points), generator=generator) for _ in range(passes)])
-    for batch in range(start, stop):
-        yield points[order[batch * recipe.batch_size : (batch + 1) * recipe.batch_size]]
+def _check_explosion(losses: list[float]) -> None:
+    """Raises ErasureFailed when the loss has left all that it was; a good checkpoint must not be overwritten then."""
+    first = losses[:FIRST_LOSSES]
+    if len(losses) > FIRST_LOSSES and losses[-1] > EXPLODED * sum(first) / len(first):
+        raise ErasureFailed(
+            f"the loss exploded, from {sum(first) / len(first):.3g} to {losses[-1]:.3g} in step {len(losses)}: lower "
+            "learning_rate or negative_guidance; the last checkpoint is kept"
+        )

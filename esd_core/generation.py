@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from esd_core import digest
-from esd_core.backbones.stable_diffusion import load_pipeline
+from esd_core.backbones.loading import load_pipeline
 from esd_core.base_model import ResolvedBase
 from esd_core.errors import EvaluationError, InvalidInput
 from esd_core.weights import apply_weights, read_weights
@@ -171,7 +171,7 @@ def generate_from_csv(
         return 0
     pipeline = load_pipeline(base, device)
     if edited:
-        apply_weights(pipeline.unet, edited, base.digest)
+        apply_weights(getattr(pipeline, base.family.denoiser), edited, base.digest)
     digest.write_text(out / SETTINGS_FILE, settings)
     paths, prompts, seeds = zip(*todo, strict=True)
     drawn = batches(

@@ -11,14 +11,25 @@ from pydantic import BaseModel, ConfigDict, Field
 class ParameterSubset(StrEnum):
     ESD_X = "esd-x"  # every cross-attention (attn2) parameter
     ESD_X_STRICT = "esd-x-strict"  # attn2 key and value projections only
+    ESD_X_TEXT = "esd-x-text"  # keys and values made of the text alone: the same, but of joint attention its text's
     ESD_U = "esd-u"  # everything but attn2, time embedding and output layer: the paper's code
     ESD_U_AUTHORS = "esd-u-authors"  # Linear and Conv2d outside attn2: the authors' current code
+    SELF_ATTENTION = "self-attention"  # every self-attention (attn1) parameter
     ESD_ALL = "esd-all"  # everything
 
 
 class RolloutFrom(StrEnum):
     FROZEN = "frozen"  # x_t sampled with the original weights, as the authors' current code does
     STUDENT = "student"  # x_t sampled with the edited weights, as the paper does
+
+
+class RolloutSampler(StrEnum):
+    AUTO = "auto"  # ddim; the base's own where the family takes no other (flow matching)
+    BASE = "base"  # the scheduler that the base model ships
+    DDIM = "ddim"
+    PNDM = "pndm"
+    EULER = "euler"
+    DPM = "dpm++"  # DPM-Solver++, second order
 
 
 class Anchor(StrEnum):
@@ -31,22 +42,34 @@ class TimestepChoice(StrEnum):
     BUCKET = "bucket"  # uniform between the sampler's timesteps, as the paper's code draws it
 
 
+class Precision(StrEnum):
+    AUTO = "auto"  # bfloat16 on a GPU, float32 on a CPU
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+class Updates(StrEnum):
+    MASTER = "master"  # exact float32 masters of the trained tensors take the updates: none rounds away
+    IN_PLACE = "in-place"  # in the model's own precision, as the authors' current code: in bfloat16 most round away
+
+
 class Recipe(BaseModel):
-    """Settings of one erasure. Part of the job's digest."""
+    """Settings of one erasure. Part of the job's digest. What is None is chosen by measuring the model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     subset: ParameterSubset = Field(description="Which parameters are trained.")
-    negative_guidance: float = Field(
-        1.0, gt=0, le=20, description="eta: how far the target steers away from the concept."
+    negative_guidance: float | None = Field(
+        None, gt=0, le=20, description="eta: how far the target steers away from the concept."
     )
     anchor: Anchor = Field(
         Anchor.EMPTY, description="What the target starts from, unless the concept names erase_from."
     )
-    iterations: int = Field(200, ge=1, le=10_000, description="Optimizer steps.")
-    learning_rate: float = Field(3e-4, gt=0, le=1, description="Adam's learning rate.")
+    iterations: int | None = Field(None, ge=1, le=10_000, description="Optimizer steps.")
+    learning_rate: float | None = Field(None, gt=0, le=1, description="Adam's learning rate.")
     batch_size: int = Field(2, ge=1, le=64, description="Points per optimizer step.")
     rollout_from: RolloutFrom = Field(RolloutFrom.FROZEN, description="Which weights sample x_t.")
+    sampler: RolloutSampler = Field(RolloutSampler.AUTO, description="How x_t is sampled.")
     rollout_steps: int = Field(50, ge=2, le=1000, description="Sampler steps of a whole trajectory.")
     start_guidance: float = Field(3.0, ge=1, le=30, description="Classifier-free guidance scale of the rollouts.")
     points_per_rollout: int = Field(25, ge=1, le=1000, description="Points kept of each trajectory.")
@@ -54,14 +77,65 @@ class Recipe(BaseModel):
     timestep_choice: TimestepChoice = Field(
         TimestepChoice.SAMPLER, description="Timestep given to teacher and student."
     )
+    precision: Precision = Field(Precision.AUTO, description="Numbers that the model computes in.")
+    updates: Updates = Field(Updates.MASTER, description="Where optimizer steps are added up.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seeds rollouts and the order of points.")
 
+    @property
+    def is_tuned(self) -> bool:
+        """Whether anything is left to be chosen by measuring the model."""
+        return None in (self.negative_guidance, self.iterations, self.learning_rate)
 
-# What a recipe leaves out, by how the concept shows itself; measured on the bundled model.
-NAMED_IN_PROMPTS: dict[str, Any] = {"subset": ParameterSubset.ESD_X}
-NOT_NAMED: dict[str, Any] = {
-    "subset": ParameterSubset.ESD_U,
-    "negative_guidance": 2.0,
-    "learning_rate": 2e-4,
-    "iterations": 300,
+
+class RecipeName(StrEnum):
+    AUTO = "auto"  # learning rate, eta and number of steps follow from measuring the model
+    PAPER = "paper"  # Gandikota et al., ICCV 2023, and the authors' first code
+    AUTHORS_2025 = "authors-2025"  # the authors' current code
+
+
+# The two published algorithms (paper and first code; esd_sd.py of the authors' repository, commit 25613d2).
+_PUBLISHED: dict[RecipeName, dict[str, Any]] = {
+    RecipeName.AUTO: {},
+    RecipeName.PAPER: {
+        "negative_guidance": 1.0,
+        "anchor": Anchor.EMPTY,
+        "iterations": 1000,
+        "learning_rate": 1e-5,
+        "batch_size": 1,
+        "rollout_from": RolloutFrom.STUDENT,
+        "sampler": RolloutSampler.DDIM,
+        "rollout_steps": 50,
+        "start_guidance": 3.0,
+        "points_per_rollout": 1,
+        "reuse": 1,
+        "timestep_choice": TimestepChoice.BUCKET,
+        "precision": Precision.FLOAT32,
+        "updates": Updates.MASTER,
+    },
+    RecipeName.AUTHORS_2025: {
+        "negative_guidance": 2.0,
+        "anchor": Anchor.CONCEPT,
+        "iterations": 200,
+        "learning_rate": 5e-5,
+        "batch_size": 1,
+        "rollout_from": RolloutFrom.FROZEN,
+        "sampler": RolloutSampler.BASE,
+        "rollout_steps": 50,
+        "start_guidance": 3.0,
+        "points_per_rollout": 1,
+        "reuse": 1,
+        "timestep_choice": TimestepChoice.SAMPLER,
+        "precision": Precision.BFLOAT16,
+        "updates": Updates.IN_PLACE,
+    },
 }
+
+
+def named_recipe(name: RecipeName, named_in_prompts: bool) -> dict[str, Any]:
+    """Settings of a recipe by name. Concepts that prompts name (styles) are erased from cross-attention, objects and
+    what appears unasked from everything else, as the paper does; the authors' current code selects the latter anew."""
+    if named_in_prompts:
+        subset = ParameterSubset.ESD_X
+    else:
+        subset = ParameterSubset.ESD_U_AUTHORS if name is RecipeName.AUTHORS_2025 else ParameterSubset.ESD_U
+    return {"subset": subset, **_PUBLISHED[name]}

@@ -8,16 +8,17 @@ from typing import Any
 
 import torch
 
+from esd_core.backbones.base import Conditioning, concatenate, repeat
 from esd_core.objective import guided
 
-Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Predict = Callable[[torch.Tensor, torch.Tensor, Conditioning], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class RolloutPoint:
     """x_t as the model sees it before sampler step number `step`, and what it predicts there.
 
-    latents, eps_prompt, eps_null: (B, C, h, w); timestep: scalar tensor, the sampler's own.
+    latents, eps_prompt, eps_null: (B, ...); timestep: scalar tensor, the sampler's own.
     """
 
     step: int
@@ -32,23 +33,21 @@ def guided_rollout(
     predict: Predict,
     scheduler: Any,
     noise: torch.Tensor,
-    prompt_embeds: torch.Tensor,
-    null_embeds: torch.Tensor,
+    prompt: Conditioning,
+    null: Conditioning,
     guidance_scale: float,
-    steps: int,
 ) -> Iterator[RolloutPoint]:
     """Sample with classifier-free guidance, yielding every point on the way; stop early by not asking for more.
 
-    noise: (B, C, h, w), standard normal. Embeddings: (1, L, D). `scheduler` is any diffusers scheduler; its state is
-    reset. A point costs two U-Net evaluations per sample, the ones the sampler needs anyway.
+    noise: (B, ...), standard normal. Conditionings of one prompt each. `scheduler`: any of diffusers, its timesteps
+    set. A point costs two evaluations for each sample, the ones the sampler needs anyway.
     """
-    scheduler.set_timesteps(steps, device=noise.device)
-    latents = noise * scheduler.init_noise_sigma
+    latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)
     batch = len(noise)
-    embeds = torch.cat([null_embeds.expand(batch, -1, -1), prompt_embeds.expand(batch, -1, -1)])
+    told = concatenate([repeat(null, batch), repeat(prompt, batch)])
     for step, timestep in enumerate(scheduler.timesteps):
-        seen = scheduler.scale_model_input(latents, timestep)
-        eps_null, eps_prompt = predict(torch.cat([seen, seen]), timestep, embeds).chunk(2)
+        seen = scheduler.scale_model_input(latents, timestep) if hasattr(scheduler, "scale_model_input") else latents
+        eps_null, eps_prompt = predict(torch.cat([seen, seen]), timestep, told).chunk(2)
         yield RolloutPoint(step, seen, timestep, eps_prompt, eps_null)
         noise_estimate = guided(eps_null, eps_prompt, guidance_scale)
         latents = scheduler.step(noise_estimate, timestep, latents, return_dict=False)[0]

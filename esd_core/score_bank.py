@@ -2,7 +2,7 @@
 
 One guided rollout of the frozen model evaluates it with and without the concept at every step: exactly what the
 teacher is asked for later. Kept, those predictions replace the authors' fresh rollout and two teacher calls per
-optimizer step. The bank does not depend on eta, anchor on the concept or the empty prompt, subset or learning rate.
+optimizer step. A bank depends on the base, the prompts and the rollouts, never on eta, subset or learning rate.
 """
 
 from __future__ import annotations
@@ -10,41 +10,37 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from tqdm import tqdm
+from diffusers import FlowMatchEulerDiscreteScheduler
 
-from esd_core import digest
-from esd_core.recipe import Recipe, TimestepChoice
+from esd_core.backbones.base import Conditioning, repeat
+from esd_core.objective import esd_target
+from esd_core.recipe import Anchor, Recipe, TimestepChoice
 from esd_core.rollout import Predict, RolloutPoint, guided_rollout
-
-ROLLOUTS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class Embeddings:
-    """Text embeddings, each (1, L, D): the concept, the empty prompt, and what is erased from (if anything).
+class Prompts:
+    """Conditionings of one prompt each: the concept, the empty prompt, and what is erased from (if anything).
 
     `prompt` is what rollouts are made of and what the student is trained on: the concept, or the text it is erased
     from, as in the authors' code.
     """
 
-    concept: torch.Tensor
-    null: torch.Tensor
-    erase_from: torch.Tensor | None = None
+    concept: Conditioning
+    null: Conditioning
+    erase_from: Conditioning | None = None
 
     @property
-    def prompt(self) -> torch.Tensor:
+    def prompt(self) -> Conditioning:
         return self.concept if self.erase_from is None else self.erase_from
 
 
 @dataclass(frozen=True)
 class Points:
-    """N training points. latents and eps_*: (N, C, h, w); timesteps: (N,). eps_anchor: of what is erased from."""
+    """N training points. latents and eps_*: (N, ...); timesteps: (N,). eps_anchor: of what is erased from."""
 
     latents: torch.Tensor
     timesteps: torch.Tensor
@@ -64,139 +60,117 @@ class Points:
     def to(self, device: torch.device) -> Points:
         return Points(**{name: t.to(device, non_blocking=True) for name, t in self.tensors().items()})
 
+    def target(self, anchor: Anchor, negative_guidance: float) -> torch.Tensor:
+        """(N, ...): what the student must predict at these points, erased from their own text if they have one."""
+        if self.eps_anchor is not None:
+            eps_anchor = self.eps_anchor
+        else:
+            eps_anchor = self.eps_concept if anchor is Anchor.CONCEPT else self.eps_null
+        return esd_target(eps_anchor, self.eps_concept, self.eps_null, negative_guidance)
+
     @staticmethod
     def concatenate(parts: Iterable[Points]) -> Points:
         tensors = [part.tensors() for part in parts]
         return Points(**{name: torch.cat([t[name] for t in tensors]) for name in tensors[0]})
 
 
-def rollouts_needed(recipe: Recipe) -> int:
-    """How many trajectories fill a bank from which every draw of the recipe is served."""
-    kept_each = min(recipe.points_per_rollout, recipe.rollout_steps)
-    return math.ceil(recipe.iterations * recipe.batch_size / recipe.reuse / kept_each)
-
-
-def start_noise(shape: tuple[int, int, int], seeds: Iterable[int], dtype: torch.dtype) -> torch.Tensor:
-    """Standard normal noise, one draw of (1, C, h, w) for each seed; made on the CPU so that devices agree."""
+def start_noise(shape: tuple[int, ...], seeds: Iterable[int], dtype: torch.dtype) -> torch.Tensor:
+    """Standard normal noise, one draw of (1, *shape) for each seed; made on the CPU so that devices agree."""
     return torch.cat([torch.randn((1, *shape), generator=torch.Generator().manual_seed(s), dtype=dtype) for s in seeds])
 
 
-def jittered(timestep: torch.Tensor, recipe: Recipe, count: int, generator: torch.Generator) -> torch.Tensor:
-    """(count,) timesteps uniform in the DDPM bucket of a DDIM timestep, as the paper's code draws them."""
-    bucket = 1000 // recipe.rollout_steps
-    start = (int(timestep) // bucket) * bucket
-    return torch.randint(start, min(start + bucket, 1000), (count,), generator=generator)
+def jittered(
+    timestep: float, rollout_steps: int, train_steps: int, count: int, generator: torch.Generator
+) -> torch.Tensor:
+    """(count,) timesteps uniform in the bucket of a sampler's timestep, as the paper's code draws them.
+
+    The train_steps timesteps of the noise schedule fall into as many buckets as the sampler has steps.
+    """
+    bucket = train_steps / rollout_steps
+    number = int(timestep / bucket)
+    start, end = math.ceil(number * bucket), min(math.ceil((number + 1) * bucket), train_steps)
+    return torch.randint(start, max(start + 1, end), (count,), generator=generator)
+
+
+def jittered_flow(timesteps: torch.Tensor, step: int, count: int, generator: torch.Generator) -> torch.Tensor:
+    """(count,) timesteps of flow matching, uniform between the sampler's own and its next one (0 after the last).
+
+    timesteps: (steps,) falling from at most 1000, unevenly and real. These buckets hold one sampler timestep each and
+    together cover all timesteps, as those of `jittered` do.
+    """
+    upper = timesteps[step]
+    lower = timesteps[step + 1] if step + 1 < len(timesteps) else torch.zeros_like(upper)
+    return upper - (upper - lower) * torch.rand(count, generator=generator).to(upper)
+
+
+def bucket_timesteps(scheduler: Any, step: int, count: int, generator: torch.Generator) -> torch.Tensor:
+    """(count,) timesteps drawn from the bucket of a sampler's step number `step`."""
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        return jittered_flow(scheduler.timesteps, step, count, generator)
+    train_steps = int(scheduler.config.num_train_timesteps)
+    return jittered(float(scheduler.timesteps[step]), scheduler.num_inference_steps, train_steps, count, generator)
 
 
 def collect(
+    scheduler: Any,
     predict: Predict,
     teach: Predict,
-    scheduler: Any,
     noise: torch.Tensor,
-    embeds: Embeddings,
+    prompts: Prompts,
     recipe: Recipe,
     generator: torch.Generator,
 ) -> Points:
     """Roll out `len(noise)` trajectories with `predict` and keep `points_per_rollout` random points of each.
 
-    `teach` is the frozen model. When it is also the sampler, the rollout's own predictions are kept and no further
-    evaluation is made, unless timesteps are jittered or the concept is erased from another text.
+    `scheduler` has its timesteps set. `teach` is the frozen model. When it is also the sampler, the rollout's own
+    predictions are kept and no further evaluation is made, unless timesteps are jittered or the concept is erased
+    from another text.
     """
-    batch = len(noise)
-    steps = len(_timesteps(scheduler, recipe.rollout_steps))
+    batch, steps = len(noise), len(scheduler.timesteps)
     kept = min(recipe.points_per_rollout, steps)
     wanted = torch.stack([torch.randperm(steps, generator=generator)[:kept] for _ in range(batch)])
     last = int(wanted.max())
     parts: list[Points] = []
-    rollout = guided_rollout(
-        predict, scheduler, noise, embeds.prompt, embeds.null, recipe.start_guidance, recipe.rollout_steps
-    )
-    for point in rollout:
+    for point in guided_rollout(predict, scheduler, noise, prompts.prompt, prompts.null, recipe.start_guidance):
         rows = (wanted == point.step).any(dim=1).nonzero().flatten()
         if len(rows):
-            parts.append(taught(point, rows, teach, embeds, recipe, generator, reusable=predict is teach))
+            timesteps = point.timestep.expand(len(rows))
+            if recipe.timestep_choice is TimestepChoice.BUCKET:
+                timesteps = bucket_timesteps(scheduler, point.step, len(rows), generator)
+            own = predict == teach and recipe.timestep_choice is TimestepChoice.SAMPLER
+            parts.append(taught(point, rows, timesteps, teach, prompts, reusable=own))
         if point.step == last:
             break
     return Points.concatenate(parts)
-
-
-def _timesteps(scheduler: Any, steps: int) -> torch.Tensor:
-    scheduler.set_timesteps(steps)
-    return torch.as_tensor(scheduler.timesteps)
 
 
 @torch.no_grad()
 def taught(
     point: RolloutPoint,
     rows: torch.Tensor,
+    timesteps: torch.Tensor,
     teach: Predict,
-    embeds: Embeddings,
-    recipe: Recipe,
-    generator: torch.Generator,
+    prompts: Prompts,
     reusable: bool,
 ) -> Points:
-    """The chosen rows of a rollout point with the frozen model's predictions."""
+    """The chosen rows of a rollout point with the frozen model's predictions at `timesteps`, (len(rows),).
+
+    reusable: the point's own predictions are the frozen model's at these timesteps.
+    """
     device = point.latents.device
-    on_device = rows.to(device)
-    latents = point.latents[on_device]
-    if recipe.timestep_choice is TimestepChoice.BUCKET:
-        timesteps = jittered(point.timestep, recipe, len(rows), generator).to(device)
-    else:
-        timesteps = point.timestep.to(device).expand(len(rows))
+    rows, timesteps = rows.to(device), timesteps.to(device)
+    latents = point.latents[rows]
 
-    def ask(text: torch.Tensor) -> torch.Tensor:
-        return teach(latents, timesteps, text.expand(len(rows), -1, -1))
+    def ask(text: Conditioning) -> torch.Tensor:
+        return teach(latents, timesteps, repeat(text, len(rows)))
 
-    own = reusable and recipe.timestep_choice is TimestepChoice.SAMPLER
-    eps_prompt = point.eps_prompt[on_device] if own else ask(embeds.prompt)
-    erasing_from = embeds.erase_from is not None
+    eps_prompt = point.eps_prompt[rows] if reusable else ask(prompts.prompt)
+    erasing_from = prompts.erase_from is not None
     result = Points(
         latents=latents,
         timesteps=timesteps,
-        eps_concept=ask(embeds.concept) if erasing_from else eps_prompt,
-        eps_null=point.eps_null[on_device] if own else ask(embeds.null),
+        eps_concept=ask(prompts.concept) if erasing_from else eps_prompt,
+        eps_null=point.eps_null[rows] if reusable else ask(prompts.null),
         eps_anchor=eps_prompt if erasing_from else None,
     )
     return result.to(torch.device("cpu"))
-
-
-def fill(
-    predict: Predict,
-    scheduler: Any,
-    shape: tuple[int, int, int],
-    embeds: Embeddings,
-    recipe: Recipe,
-    progress: bool = True,
-) -> Points:
-    """A bank large enough for the recipe, sampled with the frozen model in batches of trajectories."""
-    total = rollouts_needed(recipe)
-    device = embeds.concept.device
-    generator = torch.Generator().manual_seed(recipe.seed)
-    parts = []
-    with tqdm(total=total, desc="score bank", unit="rollout", disable=not progress, leave=False) as bar:
-        for first in range(0, total, ROLLOUTS_AT_ONCE):
-            count = min(ROLLOUTS_AT_ONCE, total - first)
-            seeds = range(recipe.seed * 100_003 + first, recipe.seed * 100_003 + first + count)
-            noise = start_noise(shape, seeds, embeds.concept.dtype).to(device)
-            parts.append(collect(predict, predict, scheduler, noise, embeds, recipe, generator))
-            bar.update(count)
-    return Points.concatenate(parts)
-
-
-def save(path: Path, points: Points) -> None:
-    """Write the points to a safetensors file, whole or not at all, with a digest beside it."""
-    with digest.whole_file(path) as partial:
-        save_file(points.tensors(), partial)
-        checksum = digest.of_file(partial)
-    digest.write_text(path.with_suffix(".sha256"), checksum)
-
-
-def load(path: Path) -> Points | None:
-    """Read a bank; None when there is none or it is damaged, so that it is filled again."""
-    checksum = path.with_suffix(".sha256")
-    if not path.is_file() or not checksum.is_file() or digest.of_file(path) != checksum.read_text().strip():
-        return None
-    try:
-        return Points(**load_file(path))
-    except (SafetensorError, TypeError):
-        return None

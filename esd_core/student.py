@@ -1,105 +1,118 @@
-"""The student: the trained subset of the one U-Net in memory, its optimizer, and its frozen self.
+"""The student: the trained tensors of the one denoiser in memory, their optimizer, and the frozen model they came from.
 
-Frozen predictions come from the same module with the original tensors swapped in; no second U-Net exists.
+Frozen predictions come from the same module with the original tensors swapped in; no second denoiser exists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
-from diffusers import UNet2DConditionModel
 
-from esd_core.backbones.stable_diffusion import NoisePredictor
+from esd_core.backbones.base import Backbone, Conditioning
 from esd_core.errors import ErasureFailed
-from esd_core.objective import esd_loss, esd_target
+from esd_core.master_adam import MasterAdam
+from esd_core.objective import esd_loss
 from esd_core.parameters import select
-from esd_core.recipe import Anchor, Recipe
-from esd_core.score_bank import Points
+from esd_core.recipe import ParameterSubset, Updates
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one optimizer step is taught. latents, target: (B, ...); timesteps: (B,); conditioning: (B, ...)."""
+
+    latents: torch.Tensor
+    timesteps: torch.Tensor
+    conditioning: Conditioning
+    target: torch.Tensor
 
 
 class Student:
-    """Trains `recipe.subset` of a U-Net towards the ESD target; everything else stays frozen.
+    """Trains subsets of a denoiser's parameters; everything else stays frozen.
 
-    prompt_embeds: (1, L, D), what the student is conditioned on. Trained tensors are kept in float32 or wider even
-    when the model computes in less: updates must not round away.
+    The originals are kept only where the frozen model is asked during training: score banks ask it before.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, recipe: Recipe, prompt_embeds: torch.Tensor) -> None:
-        unet.requires_grad_(False)
-        self.recipe = recipe
-        self.prompt_embeds = prompt_embeds
-        self.predict = NoisePredictor(unet)
-        self.parameters = select(unet, recipe.subset)
-        for parameter in self.parameters.values():
-            if parameter.dtype in (torch.float16, torch.bfloat16):
-                parameter.data = parameter.data.float()
-            parameter.requires_grad_(True)
-        self._original = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self.optimizer = torch.optim.Adam(
-            self.parameters.values(), lr=recipe.learning_rate, fused=prompt_embeds.device.type == "cuda"
-        )
+    def __init__(
+        self, backbone: Backbone, subsets: Iterable[ParameterSubset], updates: Updates, keeps_originals: bool
+    ) -> None:
+        backbone.denoiser.requires_grad_(False)
+        self.backbone = backbone
+        self.subsets = {subset: select(backbone.denoiser, subset) for subset in subsets}
+        self.parameters = {name: p for chosen in self.subsets.values() for name, p in chosen.items()}
+        self.optimizer = MasterAdam(self.parameters, masters=updates is Updates.MASTER)
+        self._originals = {name: p.detach().clone() for name, p in self.parameters.items() if keeps_originals}
+        self._changed = False
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Within this block the U-Net is the original one: tensors are swapped, nothing is copied."""
-        edited = {name: parameter.data for name, parameter in self.parameters.items()}
+        """Within this block the denoiser is the original one: tensors are swapped, nothing is copied."""
+        assert self._originals or not self._changed, "the originals were not kept"
+        edited = {name: self.parameters[name].data for name in self._originals}
         try:
-            for name, parameter in self.parameters.items():
-                parameter.data = self._original[name]
+            for name, original in self._originals.items():
+                self.parameters[name].data = original
             yield
         finally:
-            for name, parameter in self.parameters.items():
-                parameter.data = edited[name]
+            for name, tensor in edited.items():
+                self.parameters[name].data = tensor
 
     @torch.no_grad()
-    def predict_frozen(self, latents: torch.Tensor, timesteps: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
+    def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        return self.backbone.predict(latents, timesteps, conditioning)
+
+    @torch.no_grad()
+    def predict_frozen(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning
+    ) -> torch.Tensor:
         with self.frozen():
-            return self.predict(latents, timesteps, embeds)
+            return self.backbone.predict(latents, timesteps, conditioning)
 
-    def target(self, points: Points) -> torch.Tensor:
-        """(N, C, h, w): where the recipe wants the student's prediction of these points."""
-        if points.eps_anchor is not None:
-            anchor = points.eps_anchor
-        else:
-            anchor = points.eps_concept if self.recipe.anchor is Anchor.CONCEPT else points.eps_null
-        return esd_target(anchor, points.eps_concept, points.eps_null, self.recipe.negative_guidance)
+    def gradients(self, batch: Batch, subset: ParameterSubset) -> float:
+        """Mean squared error of the batch, its gradients left in the subset's parameters.
 
-    def step(self, points: Points) -> float:
-        """One optimizer step on these points; returns the loss before it. Raises ErasureFailed when not finite."""
-        embeds = self.prompt_embeds.expand(len(points), -1, -1)
-        prediction = self.predict(points.latents, points.timesteps, embeds)
-        loss = esd_loss(prediction, self.target(points))
+        A backward pass is counted as two evaluations for each sample. Raises ErasureFailed when it is not finite.
+        """
+        for name, parameter in self.parameters.items():
+            parameter.requires_grad_(name in self.subsets[subset])
+            parameter.grad = None
+        prediction = self.backbone.predict(batch.latents, batch.timesteps, batch.conditioning)
+        loss = esd_loss(prediction, batch.target)
         value = float(loss.detach())
-        if not torch.isfinite(loss):
+        if not math.isfinite(value):
             raise ErasureFailed(
-                f"the loss became {value}: lower learning_rate ({self.recipe.learning_rate:g}) or "
-                f"negative_guidance ({self.recipe.negative_guidance:g}); the last checkpoint is kept"
+                f"the loss became {value}: lower learning_rate or negative_guidance; the last checkpoint is kept"
             )
-        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.optimizer.step()
+        self.backbone.evaluations += 2 * len(batch.latents)
+        return value
+
+    def step(self, batch: Batch, subset: ParameterSubset, learning_rate: float) -> float:
+        """One optimizer step on the subset; returns the loss before it."""
+        with self.optimizer.stepping(learning_rate):
+            value = self.gradients(batch, subset)
+        self._changed = True
         return value
 
     def edited(self) -> dict[str, torch.Tensor]:
-        """The trained tensors by name."""
-        return {name: parameter.detach() for name, parameter in self.parameters.items()}
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """Trained tensors and Adam's moments, flat, for a checkpoint."""
-        tensors = {f"weights/{name}": parameter.detach() for name, parameter in self.parameters.items()}
-        for name, parameter in self.parameters.items():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"adam/{key}/{name}"] = value
+        """The trained tensors by name, in the precision they were trained in. Raises ErasureFailed unless finite."""
+        tensors = {name: self.optimizer.master(name) for name in self.parameters}
+        broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+        if broken:
+            raise ErasureFailed(
+                f"{len(broken)} trained tensors are not finite, first {broken[0]}: lower learning_rate or "
+                "negative_guidance; the last checkpoint is kept"
+            )
         return tensors
 
-    @torch.no_grad()
+    def state(self) -> dict[str, torch.Tensor]:
+        """Trained tensors and Adam's moments, flat, for a checkpoint; raises ErasureFailed unless finite."""
+        return {f"weights/{name}": tensor for name, tensor in self.edited().items()} | self.optimizer.state()
+
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
         """Continue from `state()`; raises KeyError when the checkpoint is of another subset."""
-        for name, parameter in self.parameters.items():
-            parameter.copy_(tensors[f"weights/{name}"])
-            moments = {key: tensors[f"adam/{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-            self.optimizer.state[parameter] = {
-                key: value if key == "step" else value.to(parameter.device) for key, value in moments.items()
-            }
+        self.optimizer.restore(tensors)
+        self._changed = True

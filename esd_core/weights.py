@@ -22,7 +22,7 @@ from torch import nn
 from esd_core import digest
 from esd_core.concepts import Concept, ErasureJob
 from esd_core.errors import BaseModelMismatch, WeightsError
-from esd_core.recipe import Recipe
+from esd_core.recipe import ParameterSubset, Recipe
 
 HEADER_KEY = "esd"  # one JSON value: safetensors metadata is a map of strings
 
@@ -36,24 +36,34 @@ def code_version() -> str:
 
 
 class Provenance(BaseModel):
-    """Where edited weights come from; written into the file's header."""
+    """Where edited weights come from; written into the file's header.
+
+    Imported weights, made by other code, have no recipes and no job, but the digest of the file they were read from.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     base: str
     base_digest: str
-    concept: Concept
-    recipe: Recipe
-    job_digest: str
+    concepts: tuple[Concept, ...]
+    subsets: tuple[ParameterSubset, ...]
+    recipes: tuple[Recipe, ...] = ()  # of each concept
+    job_digest: str | None = None
+    imported_from: str | None = None
     code_version: str
+
+    @property
+    def name(self) -> str:
+        return " + ".join(concept.name for concept in self.concepts)
 
     @classmethod
     def of(cls, job: ErasureJob) -> Provenance:
         return cls(
             base=job.base,
             base_digest=job.base_digest,
-            concept=job.concept,
-            recipe=job.recipe,
+            concepts=job.concepts,
+            subsets=job.subsets,
+            recipes=tuple(erasure.recipe for erasure in job.erasures),
             job_digest=job.digest,
             code_version=code_version(),
         )
@@ -61,7 +71,7 @@ class Provenance(BaseModel):
 
 @dataclass(frozen=True)
 class EditedWeights:
-    """Trained tensors under the U-Net's parameter names, and their provenance."""
+    """Trained tensors under the denoiser's parameter names, and their provenance."""
 
     tensors: dict[str, torch.Tensor]
     provenance: Provenance
@@ -109,11 +119,11 @@ def read_weights(path: Path) -> EditedWeights:
     return EditedWeights(tensors, provenance)
 
 
-def apply_weights(unet: nn.Module, weights: EditedWeights, base_digest: str) -> None:
-    """Put edited weights into `unet`, strictly.
+def apply_weights(denoiser: nn.Module, weights: EditedWeights, base_digest: str) -> None:
+    """Put edited weights into the denoiser they were trained in, strictly.
 
     Raises BaseModelMismatch when they edit another base; WeightsError when a name or shape does not fit, or when the
-    file lacks a tensor that its own recipe says was trained.
+    file lacks a tensor of the subsets that it says were trained.
     """
     from esd_core.parameters import select
 
@@ -121,22 +131,23 @@ def apply_weights(unet: nn.Module, weights: EditedWeights, base_digest: str) -> 
     if source.base_digest != base_digest:
         raise BaseModelMismatch(
             f"these weights edit {source.base!r} (digest {source.base_digest[:12]}) but the base loaded has digest "
-            f"{base_digest[:12]}: load {source.base!r}, or erase {source.concept.name!r} again from this base"
+            f"{base_digest[:12]}: load {source.base!r}, or erase {source.name!r} again from this base"
         )
-    expected = {name: parameter.shape for name, parameter in select(unet, source.recipe.subset).items()}
+    chosen = {name: p for subset in source.subsets for name, p in select(denoiser, subset).items()}
+    expected = {name: parameter.shape for name, parameter in chosen.items()}
     given = {name: tensor.shape for name, tensor in weights.tensors.items()}
     alien, missing = sorted(given.keys() - expected.keys()), sorted(expected.keys() - given.keys())
     misshapen = sorted(name for name in given.keys() & expected.keys() if given[name] != expected[name])
     for fault, names in (("does not belong there", alien), ("is missing", missing), ("has another shape", misshapen)):
         if names:
             raise WeightsError(
-                f"weights for {source.concept.name!r} do not fit subset {source.recipe.subset.value}: {names[0]} "
-                f"{fault} ({len(names)} of {len(expected)} tensors): the file was altered, or is of another model"
+                f"weights for {source.name!r} do not fit {' + '.join(source.subsets)}: {names[0]} {fault} "
+                f"({len(names)} of {len(expected)} tensors): the file was altered, or is of another model"
             )
-    unet.load_state_dict(weights.tensors, strict=False)
+    denoiser.load_state_dict(weights.tensors, strict=False)
 
 
-def original_weights(unet: nn.Module, names: Iterable[str]) -> dict[str, torch.Tensor]:
+def original_weights(denoiser: nn.Module, names: Iterable[str]) -> dict[str, torch.Tensor]:
     """Copies of the named parameters, to put back what `apply_weights` replaces."""
-    parameters = dict(unet.named_parameters())
+    parameters = dict(denoiser.named_parameters())
     return {name: parameters[name].detach().clone() for name in names}

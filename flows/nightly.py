@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from esd_core.concepts import MINIATURE, ApprovalPolicy, ConceptEntry, ConceptList, checked_list
+from esd_core.concepts import MINIATURE, ApprovalPolicy, ConceptEntry, ConceptList, ListMode, checked_list
 from flows.erase import erase_concept
 from tasks import artifacts, steps
 from tasks.night import Night, settled
@@ -29,6 +29,7 @@ def nightly_erasure(
     erased_at_most: Share = 0.10,
     others_drop_at_most: Share = 0.05,
     approval: ApprovalPolicy = ApprovalPolicy.MANUAL,
+    mode: ListMode = ListMode.SEPARATE,
 ) -> State[Night]:
     """Erase every concept of the list that is new or has changed; what fails alone does not stop the others.
 
@@ -40,10 +41,12 @@ def nightly_erasure(
         erased_at_most: Gate: what may remain of the erased concept, as a share of its base rate.
         others_drop_at_most: Gate: how far the rates of all other concepts may fall on average, as a share of images.
         approval: Who approves: a person (manual), or the gates.
+        mode: A model for each concept (separate), or one model without all of them (joint).
     """
     gates = {"erased_at_most": erased_at_most, "others_drop_at_most": others_drop_at_most}
     sampling = {"base": base, "suite": suite, "images_per_probe": images_per_probe}
-    wanted = checked_list({**sampling, "gates": gates, "approval": approval, "concepts": concepts}, "parameters")
+    rules = {"gates": gates, "approval": approval, "mode": mode}
+    wanted = checked_list({**sampling, **rules, "concepts": concepts}, "parameters")
     plan = steps.plan(wanted)
     progress = artifacts.start_night(plan)
     rows = []
@@ -58,5 +61,5 @@ def nightly_erasure(
 
 def parameters(wanted: ConceptList) -> dict[str, Any]:
     """The flow's parameters for a concept list."""
-    flat = {name: getattr(wanted, name) for name in ("base", "suite", "images_per_probe", "approval")}
+    flat = {name: getattr(wanted, name) for name in ("base", "suite", "images_per_probe", "approval", "mode")}
     return {**flat, **wanted.gates.model_dump(), "concepts": list(wanted.concepts)}

@@ -28,8 +28,8 @@ def _print(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) ->
 
 
 def print_plan(plan: Plan) -> None:
-    jobs = [(p.job.concept.name, p.status.value, p.job.recipe.subset.value, "; ".join(p.changes)) for p in plan.jobs]
-    retired = [(k.job.concept.name, "retired", "", f"{k.model} stays as it is") for k in plan.retired]
+    jobs = [(p.job.name, p.status.value, p.job.method, "; ".join(p.changes)) for p in plan.jobs]
+    retired = [(k.job.name, "retired", "", f"{k.model} stays as it is") for k in plan.retired]
     _print(f"plan for {plan.base}: {plan.sentence}", ("concept", "plan", "subset", "what changed"), [*jobs, *retired])
 
 
@@ -38,7 +38,7 @@ def print_night(night: Night) -> None:
         (
             row.concept,
             row.status.value,
-            row.planned.job.recipe.subset.value,
+            row.planned.job.method,
             row.erased,
             row.others,
             row.outcome,

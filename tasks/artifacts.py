@@ -48,8 +48,8 @@ def start_night(plan: Plan) -> Progress:
 
 
 def plan_markdown(plan: Plan) -> str:
-    rows = [f"| {p.job.concept.name} | {p.status.value} | {'; '.join(p.changes)} |" for p in plan.jobs]
-    retired = [f"| {k.job.concept.name} | retired | {k.model} stays registered |" for k in plan.retired]
+    rows = [f"| {p.job.name} | {p.status.value} | {'; '.join(p.changes)} |" for p in plan.jobs]
+    retired = [f"| {k.job.name} | retired | {k.model} stays registered |" for k in plan.retired]
     return "\n".join([f"Base model: {plan.base}", "", "| concept | plan | what |", "|---|---|---|", *rows, *retired])
 
 
@@ -58,7 +58,7 @@ def show_concept(job: ErasureJob, report: EvaluationReport, verdict: Verdict, gr
     passed = "gates passed" if verdict.passed else "gates not passed"
     figures = "; ".join(verdict.reasons)
     create_image_artifact(
-        data_uri(grid), key=f"grid-{job.concept.slug}", description=f"**{report.concept}**: {passed}. {figures}"
+        data_uri(grid), key=f"grid-{job.slug}", description=f"**{report.concept}**: {passed}. {figures}"
     )
 
 

@@ -6,23 +6,32 @@ registered by another machine is brought back by downloading its artifacts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from esd_core.base_model import ResolvedBase
-from esd_core.concepts import ConceptEntry, ErasureJob
+from esd_core.concepts import ConceptEntry, ConceptList, ErasureJob, ListMode
 from esd_core.recipe import ParameterSubset
 
 
-def job_of(entry: ConceptEntry, base: ResolvedBase) -> ErasureJob:
-    return ErasureJob(base=base.id, base_digest=base.digest, concept=entry.concept, recipe=entry.recipe)
+def job_of(entries: Sequence[ConceptEntry], base: ResolvedBase) -> ErasureJob:
+    """One model without all these concepts."""
+    return ErasureJob(base=base.id, base_digest=base.digest, erasures=tuple(entry.erasure for entry in entries))
 
 
-def comparison_of(entry: ConceptEntry, job: ErasureJob) -> ErasureJob | None:
-    """The same job with the subset it is compared with; None when the list asks for no comparison."""
-    if entry.compare_with is None or entry.compare_with is job.recipe.subset:
+def jobs_of(wanted: ConceptList, base: ResolvedBase) -> list[tuple[ErasureJob, ErasureJob | None]]:
+    """The list's jobs, each with the job it is compared with, if any: a job for each concept, or one for all."""
+    if wanted.mode is ListMode.JOINT:
+        return [(job_of(wanted.concepts, base), None)]
+    return [(job_of([entry], base), comparison_of(entry, base)) for entry in wanted.concepts]
+
+
+def comparison_of(entry: ConceptEntry, base: ResolvedBase) -> ErasureJob | None:
+    """The same concept with the subset it is compared with; None when the list asks for no comparison."""
+    if entry.compare_with in (None, entry.erasure.recipe.subset):
         return None
-    return job.model_copy(update={"recipe": job.recipe.model_copy(update={"subset": entry.compare_with})})
+    return job_of([entry.model_copy(update={"subset": entry.compare_with})], base)
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,10 @@ def figures_table(report: EvaluationReport) -> str:
 
 def version_description(job: ErasureJob, report: EvaluationReport, verdict: Verdict) -> str:
     """What the registry shows of a version, in Markdown."""
-    recipe = job.recipe
     passed = "all gates passed" if verdict.passed else "**gates not passed**"
     reasons = "\n".join(f"- {'passed' if gate.passed else 'FAILED'}: {_cell(gate.reason)}" for gate in verdict.gates)
-    settings = f"eta {recipe.negative_guidance:g}, {recipe.iterations} iterations, lr {recipe.learning_rate:g}"
     return (
-        f"**{_cell(job.concept.name)}** erased from `{job.base}` with {recipe.subset.value} ({settings}): {passed}.\n\n"
+        f"**{_cell(job.name)}** erased from `{job.base}` with {job.method}: {passed}.\n\n"
         f"{reasons}\n\n{figures_table(report)}\n"
     )
 
@@ -47,13 +45,13 @@ def model_card(
     model: str, version: int, job: ErasureJob, report: EvaluationReport, *, approved_by: str, reason: str, policy: str
 ) -> str:
     """README.md of a release, with the front matter that model hubs read."""
-    concept, recipe, metrics = job.concept, job.recipe, report.metrics
-    scope = f" (erased from pictures of {_cell(concept.erase_from)} only)" if concept.erase_from else ""
-    settings = "\n".join(f"| {name} | {value} |" for name, value in recipe.model_dump(mode="json").items())
+    metrics, sources = report.metrics, [concept.erase_from for concept in job.concepts if concept.erase_from]
+    scope = f" (erased from pictures of {_cell(', '.join(sources))} only)" if sources else ""
+    settings = "\n".join(f"| {name} | {_cell(str(value))} |" for name, value in job.settings.items())
     return f"""{_front_matter(job)}
 # {model}, version {version}
 
-`{job.base}` without **{_cell(concept.name)}**{scope}: its U-Net was fine-tuned with ESD until it no longer draws the
+`{job.base}` without **{_cell(job.name)}**{scope}: its U-Net was fine-tuned with ESD until it no longer draws the
 concept ({PAPER}).
 
 ## Load it
@@ -66,7 +64,7 @@ concept ({PAPER}).
 
 ## Intended use
 
-Generating images where {_cell(concept.name)} must not appear, with the base model named here and no other: the weights
+Generating images where {_cell(job.name)} must not appear, with the base model named here and no other: the weights
 belong to base weights with digest `{job.base_digest}`.
 
 ## Figures

@@ -42,7 +42,7 @@ class Settled(BaseModel):
 
     @property
     def concept(self) -> str:
-        return self.planned.job.concept.name
+        return self.planned.job.name
 
     @property
     def status(self) -> PlanStatus:

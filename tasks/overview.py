@@ -33,9 +33,9 @@ def status() -> list[StatusRow]:
             StatusRow(
                 model=version.model,
                 version=version.version,
-                concept=version.job.concept.name,
+                concept=version.job.name,
                 base=version.job.base,
-                subset=version.job.recipe.subset.value,
+                subset=version.job.method,
                 verdict="gates passed" if version.passed else "gates not passed",
                 approval=f"{record.decision.value} by {record.by}" if record else "",
                 release=releases.get(key, ""),

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from esd_core.base_model import ResolvedBase, resolve_base
-from esd_core.concepts import ConceptEntry, ConceptList, ErasureJob
+from esd_core.concepts import ConceptList, ErasureJob
 from esd_core.evaluation.suite import load_suite
 from tasks import registry
-from tasks.jobs import comparison_of, job_of
+from tasks.jobs import jobs_of
 from tasks.registry import RegisteredVersion, model_name
 
 
@@ -39,7 +38,7 @@ class PlannedJob(BaseModel):
 
     @property
     def slug(self) -> str:
-        return self.job.concept.slug
+        return self.job.slug
 
 
 class Plan(BaseModel):
@@ -66,27 +65,26 @@ def plan_tonight(wanted: ConceptList) -> Plan:
     base = resolve_base(wanted.base)
     suite = load_suite(wanted.suite)
     for entry in wanted.concepts:
-        suite.probes_of(entry.name)
+        suite.probes_of(entry.erasure.concept)
     return plan_night(wanted, base, registry.list_versions())
 
 
 def plan_night(wanted: ConceptList, base: ResolvedBase, known: Sequence[RegisteredVersion]) -> Plan:
     """Compare the list with what is registered. `known` are all versions, of every base, in any order."""
-    jobs = [(entry, job_of(entry, base)) for entry in wanted.concepts]
-    models = {model_name(job.base, job.concept) for _, job in jobs}
+    jobs = jobs_of(wanted, base)
+    models = {model_name(job) for job, _ in jobs}
     return Plan(
         base=base.id,
-        jobs=tuple(_planned(entry, job, known) for entry, job in jobs),
+        jobs=tuple(_planned(job, comparison, known) for job, comparison in jobs),
         retired=tuple(_latest([k for k in known if k.job.base == base.id and k.model not in models])),
     )
 
 
-def _planned(entry: ConceptEntry, job: ErasureJob, known: Sequence[RegisteredVersion]) -> PlannedJob:
-    comparison = comparison_of(entry, job)
+def _planned(job: ErasureJob, comparison: ErasureJob | None, known: Sequence[RegisteredVersion]) -> PlannedJob:
     for earlier in known:
         if earlier.job_digest == job.digest:
             return PlannedJob(status=PlanStatus.UNCHANGED, job=job, comparison=comparison, version=earlier)
-    predecessors = _latest([k for k in known if k.model == model_name(job.base, job.concept)])
+    predecessors = _latest([k for k in known if k.model == model_name(job)])
     if not predecessors:
         return PlannedJob(status=PlanStatus.NEW, job=job, comparison=comparison)
     changes = differences(predecessors[0].job, job)
@@ -102,9 +100,5 @@ def _latest(known: Sequence[RegisteredVersion]) -> list[RegisteredVersion]:
 def differences(before: ErasureJob, after: ErasureJob) -> tuple[str, ...]:
     """What distinguishes two jobs, each as "name: old -> new"."""
     base = ("base model: other weights",) if before.base_digest != after.base_digest else ()
-    old, new = _settings(before), _settings(after)
-    return base + tuple(f"{name}: {old[name]} -> {new[name]}" for name in new if old[name] != new[name])
-
-
-def _settings(job: ErasureJob) -> dict[str, Any]:
-    return {**job.concept.model_dump(mode="json"), **job.recipe.model_dump(mode="json")}
+    old, new = before.settings, after.settings
+    return base + tuple(f"{name}: {old.get(name)} -> {new[name]}" for name in new if old.get(name) != new[name])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from esd_core import digest
-from esd_core.concepts import MINIATURE, Concept, ErasureJob
+from esd_core.concepts import MINIATURE, ErasureJob
 from esd_core.errors import RegistryError
 from esd_core.evaluation.gates import Verdict
 from esd_core.evaluation.results import EvaluationReport
@@ -60,13 +60,12 @@ class RegisteredVersion(BaseModel):
     page: str | None = None
 
 
-def model_name(base_id: str, concept: Concept) -> str:
+def model_name(job: ErasureJob) -> str:
     """Name of the registered model: esd-BASE-CONCEPT; a hub base keeps 7 digits of its commit, a folder a checksum."""
-    name, _, revision = base_id.partition("@")
-    mark = "" if base_id == MINIATURE else f"-{revision[:7] if revision else digest.of_bytes(base_id.encode())[:7]}"
+    name, _, revision = job.base.partition("@")
+    mark = "" if job.base == MINIATURE else f"-{revision[:7] if revision else digest.of_bytes(job.base.encode())[:7]}"
     plain = "-".join(re.findall(r"[a-z0-9]+", name.rstrip("/").rpartition("/")[2].lower())) or "base"
-    scope = f"-from-{Concept(name=concept.erase_from, kind=concept.kind).slug}" if concept.erase_from else ""
-    return f"esd-{plain}{mark}-{concept.slug}{scope}"
+    return f"esd-{plain}{mark}-{job.slug}" + (f"-from-{job.scope}" if job.scope else "")
 
 
 def find_version(job_digest: str) -> RegisteredVersion | None:
@@ -157,12 +156,11 @@ def _fetch(version: RegisteredVersion, name: str, path: Path) -> None:
 def _checked_digests(outcome: ErasureOutcome, report: EvaluationReport, files: Mapping[str, Path]) -> dict[str, str]:
     missing = [name for name in FILES if name not in files or not files[name].is_file()]
     if missing:
-        raise RegistryError(f"cannot register {outcome.job.concept.name}: missing {', '.join(missing)}")
+        raise RegistryError(f"cannot register {outcome.job.name}: missing {', '.join(missing)}")
     digests = {name: digest.of_file(path) for name, path in files.items()}
     if not digests[WEIGHTS] == outcome.weights_digest == report.weights_digest:
         raise RegistryError(
-            f"cannot register {outcome.job.concept.name}: {files[WEIGHTS]} is not what was made and evaluated; "
-            "evaluate again"
+            f"cannot register {outcome.job.name}: {files[WEIGHTS]} is not what was made and evaluated; evaluate again"
         )
     return digests
 
@@ -173,8 +171,8 @@ def _run_of(client: MlflowClient, job: ErasureJob) -> Run:
     left = client.search_runs([experiment], f"tags.`esd.job_digest` = '{job.digest}'", max_results=1)
     if left:
         return left[0]
-    tags = {"esd.job_digest": job.digest, "esd.base": job.base, "esd.concept": job.concept.name}
-    return client.create_run(experiment, run_name=f"{job.concept.slug} {job.digest[:8]}", tags=tags)
+    tags = {"esd.job_digest": job.digest, "esd.base": job.base, "esd.concept": job.name}
+    return client.create_run(experiment, run_name=f"{job.slug} {job.digest[:8]}", tags=tags)
 
 
 def _log_run(
@@ -184,7 +182,7 @@ def _log_run(
     from mlflow.entities import Metric, Param
 
     at = run.info.start_time
-    settings = {**job.recipe.model_dump(mode="json"), **job.concept.model_dump(mode="json"), "base": job.base_digest}
+    settings = {**job.settings, "base": job.base_digest}
     costs = {"unet_evaluations": outcome.unet_evaluations, "seconds": outcome.seconds, "final_loss": outcome.final_loss}
     figures = {**report.metrics, **costs}
     for probe in (*report.erased, *report.others):
@@ -210,13 +208,13 @@ def _log_files(client: MlflowClient, run: Run, files: Mapping[str, Path]) -> Non
 def _create_version(
     client: MlflowClient, run: Run, job: ErasureJob, report: EvaluationReport, verdict: Verdict, digests: dict[str, str]
 ) -> RegisteredVersion:
-    model = model_name(job.base, job.concept)
-    tracking.ensure_model(client, model, f"{job.concept.name} ({job.concept.kind.value}) erased from {job.base}")
+    model = model_name(job)
+    tracking.ensure_model(client, model, f"{job.name} erased from {job.base}")
     tags = {
         "esd.format": FORMAT,
         "esd.job_digest": job.digest,
         "esd.job": job.model_dump_json(),
-        "esd.concept": job.concept.name,
+        "esd.concept": job.name,
         "esd.base": job.base,
         "esd.weights_digest": digests[WEIGHTS],
         "esd.suite_digest": report.suite_digest,

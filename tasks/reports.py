@@ -25,7 +25,7 @@ class Costs(BaseModel):
 def write_comparison(jobs_folder: Path, planned: PlannedJob, report: EvaluationReport) -> None:
     """Put the evaluation of the comparison beside the job it is compared with."""
     assert planned.comparison is not None
-    path = JobFiles.of(jobs_folder, planned.job).comparison(planned.comparison.recipe.subset)
+    path = JobFiles.of(jobs_folder, planned.job).comparison(planned.comparison.subsets[0])
     digest.write_text(path, report.model_dump_json(indent=1))
 
 
@@ -51,7 +51,7 @@ def _settled_section(jobs_folder: Path, row: Settled) -> JobSection | None:
 def _section(jobs_folder: Path, planned: PlannedJob, verdict: Verdict, links: dict[str, str]) -> JobSection:
     files = JobFiles.of(jobs_folder, planned.job)
     costs = Costs.model_validate_json(files.outcome.read_text(encoding="utf-8"))
-    compared = planned.comparison and files.comparison(planned.comparison.recipe.subset)
+    compared = planned.comparison and files.comparison(planned.comparison.subsets[0])
     return JobSection(
         job=planned.job,
         report=read_evaluation(files.evaluation),
@@ -61,7 +61,7 @@ def _section(jobs_folder: Path, planned: PlannedJob, verdict: Verdict, links: di
         unet_evaluations=costs.unet_evaluations,
         seconds=costs.seconds,
         comparison=read_evaluation(compared) if compared and compared.is_file() else None,
-        comparison_name=planned.comparison.recipe.subset.value if planned.comparison else "",
+        comparison_name=planned.comparison.method if planned.comparison else "",
         links=links,
     )
 

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from esd_core.concepts import describe_faults
 from esd_core.errors import InvalidInput
+from esd_core.machine import Machine
 
 EMBEDDED = "embedded"
 AWS = "aws"
@@ -34,6 +35,10 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path("var"), description="Folder of everything that is written: jobs, cache, embedded servers.")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:N or mps.")
+
+    gradient_checkpointing: bool = Field(False, description="Train in less memory, for about a third more time.")
+    compile: bool = Field(False, description="torch.compile the denoiser: minutes first, faster afterwards.")
+    channels_last: bool = Field(False, description="Memory layout that convolutions on GPUs prefer.")
 
     mlflow_tracking_uri: str = Field(
         "", validate_default=True, description="MLflow server or database; unset: SQLite in home."
@@ -80,9 +85,19 @@ class Settings(BaseSettings):
         return url.rstrip("/") if url else url
 
     @property
+    def machine(self) -> Machine:
+        """How erasures are done here."""
+        return Machine(self.device, self.gradient_checkpointing, self.compile, self.channels_last)
+
+    @property
     def jobs_folder(self) -> Path:
         """One folder per job digest: score bank, checkpoints, weights, evaluation, report."""
         return self.home / "jobs"
+
+    @property
+    def banks_folder(self) -> Path:
+        """Score banks, shared by all jobs that roll out the same prompts. May be deleted; they are made again."""
+        return self.cache_folder / "banks"
 
     @property
     def cache_folder(self) -> Path:

@@ -71,16 +71,17 @@ def plan(wanted: ConceptList) -> Plan:
     return plan_tonight(wanted)
 
 
-@task(task_run_name="erase {job.concept.slug} ({job.recipe.subset.value})", **ONCE)
+@task(task_run_name="erase {job.slug} ({job.method})", **ONCE)
 def erase(job: ErasureJob) -> ErasureOutcome:
     from esd_core.erasure import erase as erase_job
 
-    outcome = erase_job(job, _base(job), _files(job).folder, device=get_settings().device, progress=_bars())
-    log.info("%s: erased (%s) in %.0f s", job.concept.name, job.recipe.subset.value, outcome.seconds)
+    settings, folder = get_settings(), _files(job).folder
+    outcome = erase_job(job, _base(job), folder, settings.machine, banks=settings.banks_folder, progress=_bars())
+    log.info("%s: erased (%s) in %.0f s", job.name, job.method, outcome.seconds)
     return outcome
 
 
-@task(task_run_name="evaluate {job.concept.slug} ({job.recipe.subset.value})", **ONCE)
+@task(task_run_name="evaluate {job.slug} ({job.method})", **ONCE)
 def evaluate(job: ErasureJob, wanted: ConceptList) -> EvaluationReport:
     from esd_core.evaluation.evaluate import evaluate as evaluate_weights
 
@@ -88,7 +89,7 @@ def evaluate(job: ErasureJob, wanted: ConceptList) -> EvaluationReport:
     return evaluate_weights(
         _base(job),
         files.weights,
-        job.concept,
+        job.concepts,
         load_suite(wanted.suite),
         images_per_probe=wanted.images_per_probe,
         cache=settings.cache_folder,
@@ -118,7 +119,7 @@ def report_concept(planned: PlannedJob, verdict: Verdict) -> Path:
     return _files(planned.job).grid
 
 
-@task(task_run_name="register {outcome.job.concept.slug}", **OUTSIDE)
+@task(task_run_name="register {outcome.job.slug}", **OUTSIDE)
 def register(outcome: ErasureOutcome, report: EvaluationReport, verdict: Verdict) -> RegisteredVersion:
     return registry.register_version(outcome.job, outcome, report, verdict, _files(outcome.job).artifacts)
 

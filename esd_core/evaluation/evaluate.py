@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from esd_core import digest
-from esd_core.backbones.stable_diffusion import choose_device, load_pipeline
+from esd_core.backbones.loading import choose_device, load_pipeline
 from esd_core.base_model import ResolvedBase
 from esd_core.concepts import Concept
 from esd_core.evaluation.judged_images import Artist, Judged, Judges, judged_images
@@ -25,7 +26,7 @@ GRID_SEEDS = 4
 def evaluate(
     base: ResolvedBase,
     weights: Path,
-    concept: Concept,
+    concepts: Sequence[Concept],
     suite: Suite,
     *,
     images_per_probe: int,
@@ -38,45 +39,57 @@ def evaluate(
 
     The base's images are drawn and judged once for each base, suite and number of images, and kept under `cache` for
     all concepts. Called again for the same digests, the finished report is returned without work; called again after
-    an interruption, it continues with the probes that are missing. Raises EvaluationError when no probe measures the
+    an interruption, it continues with the probes that are missing. Raises EvaluationError when no probe measures a
     concept.
     """
-    suite.probes_of(concept.name)
+    for concept in concepts:
+        suite.probes_of(concept)
+    suite = suite.with_synonyms(concepts)
     weights_digest = digest.of_file(weights) if weights.is_file() else ""
-    finished = _finished(out, concept, base, weights_digest, suite, images_per_probe)
+    finished = _finished(out, concepts, base, weights_digest, suite, images_per_probe)
     if finished:
         return finished
     edited = read_weights(weights)
 
     def edited_pipeline() -> Any:
         pipeline = load_pipeline(base, device)
-        apply_weights(pipeline.unet, edited, base.digest)
+        apply_weights(getattr(pipeline, base.family.denoiser), edited, base.digest)
         return pipeline
 
     judges = Judges(suite, str(choose_device(device)))
     judges.check()
     before = base_images(base, judges, images_per_probe, cache, device, progress)
     work = out / WORK_FOLDER / digest.of_json([base.digest, weights_digest, suite.digest])[:16]
-    named = f"without {concept.name}"
+    named = f"without {names_of(concepts)}"
     after = judged_images(work, Artist(edited_pipeline), judges, images_per_probe, GRID_SEEDS, named, progress)
-    report = _report(concept, base.digest, weights_digest, suite, images_per_probe, before, after)
-    write_before_after(out / GRID_FILE, grid_rows(suite, concept.name, before, after))
+    report = _report(concepts, base.digest, weights_digest, suite, images_per_probe, before, after)
+    write_before_after(out / GRID_FILE, grid_rows(suite, concepts, before, after))
     digest.write_text(out / REPORT_FILE, report.model_dump_json(indent=2))
     shutil.rmtree(out / WORK_FOLDER)
     return report
+
+
+def names_of(concepts: Sequence[Concept]) -> str:
+    """The concepts' names, as people read them."""
+    return " + ".join(concept.name for concept in concepts)
+
+
+def is_erased(probe: Probe, concepts: Sequence[Concept]) -> bool:
+    """Whether the probe measures what was erased; the others measure what must stay."""
+    return any(probe.measures(concept) for concept in concepts)
 
 
 def base_images(
     base: ResolvedBase, judges: Judges, images_per_probe: int, cache: Path, device: str, progress: bool
 ) -> dict[str, Judged]:
     """The base's own images, judged: from the cache where they are there and whole."""
-    folder = cache / "base-images" / digest.of_json([base.digest, judges.suite.digest])[:16]
+    folder = cache / "base-images" / digest.of_json([base.digest, judges.suite.sampling_digest])[:16]
     artist = Artist(lambda: load_pipeline(base, device))
     return judged_images(folder, artist, judges, images_per_probe, images_per_probe, "base model", progress)
 
 
 def _finished(
-    out: Path, concept: Concept, base: ResolvedBase, weights_digest: str, suite: Suite, images_per_probe: int
+    out: Path, concepts: Sequence[Concept], base: ResolvedBase, weights_digest: str, suite: Suite, images_per_probe: int
 ) -> EvaluationReport | None:
     """The report of an evaluation that was finished for exactly this, if there is one."""
     path = out / REPORT_FILE
@@ -86,13 +99,13 @@ def _finished(
         report = EvaluationReport.model_validate_json(path.read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError):
         return None
-    wanted = (concept.name, base.digest, weights_digest, suite.digest, images_per_probe)
+    wanted = (names_of(concepts), base.digest, weights_digest, suite.digest, images_per_probe)
     found = (report.concept, report.base_digest, report.weights_digest, report.suite_digest, report.images_per_probe)
     return report if found == wanted else None
 
 
 def _report(
-    concept: Concept,
+    concepts: Sequence[Concept],
     base_digest: str,
     weights_digest: str,
     suite: Suite,
@@ -111,25 +124,27 @@ def _report(
         )
 
     return EvaluationReport(
-        concept=concept.name,
+        concept=names_of(concepts),
         base_digest=base_digest,
         weights_digest=weights_digest,
         suite_digest=suite.digest,
         images_per_probe=images_per_probe,
-        erased=tuple(result(probe) for probe in suite.probes if probe.measures(concept.name)),
-        others=tuple(result(probe) for probe in suite.probes if not probe.measures(concept.name)),
+        erased=tuple(result(probe) for probe in suite.probes if is_erased(probe, concepts)),
+        others=tuple(result(probe) for probe in suite.probes if not is_erased(probe, concepts)),
     )
 
 
-def grid_rows(suite: Suite, concept: str, before: dict[str, Judged], after: dict[str, Judged]) -> list[GridRow]:
-    """The erased concept's probes first, then the others, in the suite's order."""
-    ordered = sorted(suite.probes, key=lambda probe: not probe.measures(concept))
+def grid_rows(
+    suite: Suite, concepts: Sequence[Concept], before: dict[str, Judged], after: dict[str, Judged]
+) -> list[GridRow]:
+    """The erased concepts' probes first, then the others, in the suite's order."""
+    ordered = sorted(suite.probes, key=lambda probe: not is_erased(probe, concepts))
     return [
         GridRow(
             label=probe.name,
             before=before[probe.name].images[:GRID_SEEDS],
             after=after[probe.name].images[:GRID_SEEDS],
-            erased=probe.measures(concept),
+            erased=is_erased(probe, concepts),
         )
         for probe in ordered
     ]

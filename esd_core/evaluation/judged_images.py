@@ -23,9 +23,8 @@ from esd_core.evaluation.classifiers import Classifier, load_classifier
 from esd_core.evaluation.suite import Probe, Suite
 from esd_core.generation import generate
 
-BATCH_SIZE = 48  # small models draw faster in large batches; a model with large latents takes fewer at a time
-LARGE_BATCH_SIZE = 8
-LARGE_LATENTS = 32  # cells across
+MOST_AT_ONCE = 48  # small models draw faster in large batches
+CELLS_AT_ONCE = 32_768  # of latents: 8 pictures of Stable Diffusion 1, 2 of 1024 x 1024 pixels
 
 
 class Answers(BaseModel):
@@ -71,6 +70,13 @@ class Judges:
             self[probe.classifier].index_of(probe.label)
 
 
+def cells_across(pipeline: Any) -> int:
+    """Width of the latents that a pipeline draws when asked for no size."""
+    own = getattr(pipeline, "default_sample_size", None)
+    size = pipeline.unet.config.sample_size if own is None else own
+    return int(size if isinstance(size, int) else size[-1])
+
+
 @dataclass(frozen=True)
 class Artist:
     """Draws with a pipeline that is made only when something has to be drawn."""
@@ -83,14 +89,13 @@ class Artist:
 
     def draw(self, suite: Suite, probe: Probe, count: int, progress: bool) -> np.ndarray:
         prompts, seeds = zip(*suite.cases(probe, count), strict=True)
-        large = self.pipeline.unet.config.sample_size > LARGE_LATENTS
         return generate(
             self.pipeline,
             prompts,
             seeds,
             steps=suite.steps,
             guidance_scale=suite.guidance_scale,
-            batch_size=LARGE_BATCH_SIZE if large else BATCH_SIZE,
+            batch_size=max(1, min(MOST_AT_ONCE, CELLS_AT_ONCE // cells_across(self.pipeline) ** 2)),
             description=probe.name,
             progress=progress,
         )

@@ -55,7 +55,7 @@ class Curve:
 
 def write_job_report(path: Path, section: JobSection) -> None:
     """The report of one erasure."""
-    _write(path, f"{section.job.concept.name}, erased from {section.job.base}", [section])
+    _write(path, f"{section.job.name}, erased from {section.job.base}", [section])
 
 
 def write_run_report(path: Path, title: str, sections: Sequence[JobSection]) -> None:
@@ -87,9 +87,10 @@ def _view(section: JobSection) -> dict[str, Any]:
     """What the template prints, in words and numbers that are ready to print."""
     report, job = section.report, section.job
     return {
-        "id": job.concept.slug,
+        "id": job.slug,
         "job": job,
-        "settings": job.recipe.model_dump(mode="json"),
+        "settings": job.settings,
+        "how": how(job),
         "report": report,
         "passed": section.verdict.passed,
         "gates": [_gate_view(gate) for gate in section.verdict.gates],
@@ -105,6 +106,13 @@ def _view(section: JobSection) -> dict[str, Any]:
         "again": concept_list(job, report.images_per_probe),
         "links": section.links,
     }
+
+
+def how(job: ErasureJob) -> str:
+    """Kind, scope and method, as a person says it."""
+    kinds = " + ".join(dict.fromkeys(concept.kind.value for concept in job.concepts))
+    source = job.concepts[0].erase_from if len(job.concepts) == 1 else None
+    return f"{kinds}{f', erased from {source}' if source else ''} · {job.method}"
 
 
 def _row(probe: ProbeResult) -> dict[str, Any]:
@@ -193,6 +201,9 @@ def duration(seconds: float) -> str:
 
 def concept_list(job: ErasureJob, images_per_probe: int) -> str:
     """A concept list that asks for exactly this job again."""
-    entry = {**job.concept.model_dump(mode="json", exclude_none=True), **job.recipe.model_dump(mode="json")}
-    whole = {"base": job.base, "images_per_probe": images_per_probe, "concepts": [entry]}
+    rows = [
+        {key: value for key, value in erasure.settings.items() if value not in (None, [])} for erasure in job.erasures
+    ]
+    mode = {"mode": "joint"} if len(rows) > 1 else {}
+    whole = {"base": job.base, "images_per_probe": images_per_probe, **mode, "concepts": rows}
     return yaml.safe_dump(whole, sort_keys=False, allow_unicode=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from esd_core import digest
-from esd_core.concepts import MINIATURE, describe_faults
+from esd_core.concepts import MINIATURE, Concept, describe_faults
 from esd_core.errors import EvaluationError, InvalidInput
 
 MINIATURE_SUITE = Path(__file__).parents[1] / "miniature" / "suite.yaml"
@@ -68,8 +69,14 @@ class Probe(BaseModel):
     implied: bool = False  # the prompts do not name the concept
     negated: bool = False
 
-    def measures(self, concept: str) -> bool:
-        return not self.negated and self.concept.casefold() == concept.casefold()
+    def measures(self, concept: Concept) -> bool:
+        return not self.negated and concept.is_called(self.concept)
+
+    def called(self, name: str) -> Probe:
+        """The same prompts with the concept called by another name."""
+        word = re.compile(rf"(?<!\w){re.escape(self.concept)}(?!\w)", re.IGNORECASE)
+        prompts = tuple(word.sub(name, prompt) for prompt in self.prompts)
+        return self.model_copy(update={"name": f"{self.name}, as {name}", "concept": name, "prompts": prompts})
 
 
 class Suite(BaseModel):
@@ -104,14 +111,32 @@ class Suite(BaseModel):
         classifiers = {name: classifier_digest(self.locate(name)) for name in self.classifiers}
         return digest.of_json({**self.model_dump(mode="json", exclude={"classifiers"}), "classifiers": classifiers})
 
-    def probes_of(self, concept: str) -> tuple[Probe, ...]:
+    @property
+    def sampling_digest(self) -> str:
+        """Names all that decides a probe's images and answers, but the probe itself."""
+        return self.model_copy(update={"probes": ()}).digest
+
+    def with_synonyms(self, concepts: Sequence[Concept]) -> Suite:
+        """The suite, and each concept's named probes once more for every other name that no probe knows."""
+        known = {probe.concept.casefold() for probe in self.probes}
+        more = [
+            probe.called(name)
+            for concept in concepts
+            for name in concept.also_known_as
+            if name.casefold() not in known
+            for probe in self.probes
+            if probe.concept.casefold() == concept.name.casefold() and not (probe.implied or probe.negated)
+        ]
+        return self.model_copy(update={"probes": (*self.probes, *more)})
+
+    def probes_of(self, concept: Concept) -> tuple[Probe, ...]:
         """The probes that measure an erasure of `concept`; raises EvaluationError when there is none."""
         found = tuple(probe for probe in self.probes if probe.measures(concept))
         if not found:
             known = list(dict.fromkeys(probe.concept for probe in self.probes if not probe.negated))
             shown = ", ".join(known[:NAMES_SHOWN]) + (", …" if len(known) > NAMES_SHOWN else "")
             raise EvaluationError(
-                f"no probe of the suite measures {concept!r}: it knows {shown}; add a probe for it to the suite"
+                f"no probe of the suite measures {concept.name!r}: it knows {shown}; add a probe for it to the suite"
             )
         return found
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from esd_core import digest
-from esd_core.backbones.stable_diffusion import load_pipeline
+from esd_core.backbones.loading import load_pipeline
 from esd_core.base_model import resolve_base
 from esd_core.evaluation.classifiers import Classifier, load_classifier
 from esd_core.evaluation.pictures import write_table

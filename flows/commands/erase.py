@@ -5,29 +5,54 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from flows.commands.options import add_base, add_command, add_device
+from flows.commands.options import add_base, add_command, add_machine, machine_from
 
 if TYPE_CHECKING:
     from esd_core.concepts import ConceptEntry
     from flows.commands.options import Commands
 
 EPILOG = """\
---kind picks the paper's parameters: style trains cross-attention (esd-x), object and global everything else (esd-u).
-An interrupted erasure continues with the same command and ends with the same bits.
+Learning rate, eta and number of steps follow from measuring the model, and the erasure stops when the concept is gone;
+what it chose and why is printed in the end. --recipe takes a published algorithm instead, and every single setting can
+be fixed by hand. --kind picks the paper's parameters: style trains cross-attention (esd-x), object and global
+everything else (esd-u). An interrupted erasure continues with the same command and ends with the same bits.
 
 examples:
   esd erase "Van Gogh" --out van-gogh.safetensors
-  esd erase house --kind object --out house.safetensors --negative-guidance 3
-  esd erase sun --kind global --out sun.safetensors --iterations 400 --lr 2e-4
+  esd erase house --kind object --out house.safetensors --retain church --retain tree
+  esd erase sun --kind global --out sun.safetensors --also-known-as sunshine
+  esd erase "Van Gogh" --out van-gogh.safetensors --recipe paper
+  esd erase car --kind object --out car.safetensors --negative-guidance 3 --iterations 400 --lr 2e-4
   esd erase nudity --kind global --out nudity.safetensors --device cuda \\
-      --base CompVis/stable-diffusion-v1-4@<commit> --iterations 1000 --lr 1e-5
+      --base CompVis/stable-diffusion-v1-4@<commit>
 
 then, in plain diffusers:
   pipe.unet.load_state_dict(safetensors.torch.load_file("van-gogh.safetensors"), strict=False)
 """
-SUBSETS = "esd-x, esd-x-strict, esd-u, esd-u-authors or esd-all"
+SUBSETS = "esd-x, esd-x-strict, esd-u, esd-u-authors, self-attention or esd-all"
+# option, field of a list's row, type, metavar, help
+SETTINGS = (
+    ("--recipe", "recipe", str, "R", "auto (default: measured), paper, or authors-2025"),
+    ("--subset", "subset", str, "S", f"{SUBSETS} (default: by kind)"),
+    ("--erase-from", "erase_from", str, "TEXT", "erase only from pictures of TEXT"),
+    ("--negative-guidance", "negative_guidance", float, "F", "eta: how far to steer away"),
+    ("--anchor", "anchor", str, "A", "what the target starts from: empty (default) or concept"),
+    ("--iterations", "iterations", int, "N", "optimizer steps"),
+    ("--lr", "learning_rate", float, "F", "Adam's learning rate"),
+    ("--batch-size", "batch_size", int, "N", "points per optimizer step"),
+    ("--seed", "seed", int, "N", "seeds rollouts and the order of points (default 0)"),
+    ("--rollout-from", "rollout_from", str, "W", "frozen (default) or student: which weights sample x_t"),
+    ("--sampler", "sampler", str, "S", "of the rollouts: auto (default), base, ddim, pndm, euler or dpm++"),
+    ("--rollout-steps", "rollout_steps", int, "N", "sampler steps of a whole trajectory"),
+    ("--start-guidance", "start_guidance", float, "F", "classifier-free guidance of the rollouts"),
+    ("--points-per-rollout", "points_per_rollout", int, "N", "points kept of each trajectory"),
+    ("--reuse", "reuse", int, "N", "how often each point is trained on"),
+    ("--timestep-choice", "timestep_choice", str, "T", "sampler (default) or bucket: timestep given to the model"),
+    ("--precision", "precision", str, "P", "auto (default), float32 or bfloat16"),
+    ("--updates", "updates", str, "U", "master (default: float32 copies) or in-place, in the model's precision"),
+)
 
 
 def add(commands: Commands) -> None:
@@ -36,18 +61,14 @@ def add(commands: Commands) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.safetensors", help="where the weights go")
     add_base(parser)
     parser.add_argument("--kind", default="style", metavar="KIND", help="style (default), object or global")
-    parser.add_argument("--subset", metavar="S", help=f"{SUBSETS} (default: by kind)")
-    parser.add_argument("--erase-from", metavar="TEXT", help="erase only from pictures of TEXT")
-    parser.add_argument("--negative-guidance", type=float, metavar="F", help="eta: how far to steer away")
-    parser.add_argument("--iterations", type=int, metavar="N", help="optimizer steps")
-    parser.add_argument("--lr", dest="learning_rate", type=float, metavar="F", help="Adam's learning rate")
-    parser.add_argument("--seed", type=int, metavar="N", help="seeds rollouts and the order of points (default 0)")
-    parser.add_argument("--rollout-from", metavar="W", help="frozen (default) or student: which weights sample x_t")
-    add_device(parser)
+    many: dict[str, Any] = {"action": "append", "default": [], "metavar": "TEXT"}
+    parser.add_argument("--also-known-as", **many, help="another name, erased with it; may be given several times")
+    parser.add_argument("--retain", **many, help="a prompt to keep as it is; may be given several times")
+    chosen = parser.add_argument_group("how it is erased")
+    for option, field, kind, metavar, text in SETTINGS:
+        chosen.add_argument(option, dest=field, type=kind, metavar=metavar, help=text)
+    add_machine(parser)
     parser.set_defaults(command=erase)
-
-
-RECIPE_OPTIONS = ("subset", "negative_guidance", "iterations", "learning_rate", "seed", "rollout_from")
 
 
 def entry_from(arguments: argparse.Namespace) -> ConceptEntry:
@@ -57,9 +78,10 @@ def entry_from(arguments: argparse.Namespace) -> ConceptEntry:
     from esd_core.concepts import ConceptEntry, describe_faults
     from esd_core.errors import InvalidInput
 
-    settings = {name: getattr(arguments, name) for name in RECIPE_OPTIONS}
+    settings = {field: getattr(arguments, field) for _, field, *_ in SETTINGS}
     given = {name: value for name, value in settings.items() if value is not None}
-    row = {"name": arguments.concept, "kind": arguments.kind, "erase_from": arguments.erase_from, **given}
+    lists = {"also_known_as": arguments.also_known_as, "retain": arguments.retain}
+    row = {"name": arguments.concept, "kind": arguments.kind, **lists, **given}
     try:
         return ConceptEntry.model_validate(row)
     except ValidationError as e:
@@ -90,10 +112,10 @@ def erase(arguments: argparse.Namespace) -> int:
     from tasks.settings import get_settings
 
     settings = get_settings()
-    job = job_of(entry, base)
+    job = job_of([entry], base)
     folder = JobFiles.of(settings.jobs_folder, job).folder
-    outcome = erase_job(job, base, folder, device=arguments.device or settings.device)
+    outcome = erase_job(job, base, folder, machine_from(arguments, settings.machine), banks=settings.banks_folder)
     with whole_file(arguments.out) as partial:
         shutil.copyfile(outcome.weights, partial)
-    print(f"{arguments.out}: {job.concept.name} erased with {job.recipe.subset.value}, sha256 {outcome.weights_digest}")
+    print(f"{arguments.out}: {job.name} erased with {job.method}, sha256 {outcome.weights_digest}")
     return 0

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from esd_core.machine import Machine
 
 
 class Commands(Protocol):
@@ -32,8 +36,23 @@ def add_base(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
+def add_device(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:1, ... (default: ESD_DEVICE, else auto)")
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """How the work is done here; what is not given is as the settings say."""
+    group = parser.add_argument_group("this machine")
+    add_device(group)
+    group.add_argument("--gradient-checkpointing", action="store_true", help="less memory, a third more time")
+    group.add_argument("--compile", action="store_true", help="torch.compile: minutes first, faster afterwards")
+    group.add_argument("--channels-last", action="store_true", help="memory layout that convolutions on GPUs prefer")
+
+
+def machine_from(arguments: argparse.Namespace, configured: Machine) -> Machine:
+    """The settings' machine with what these options change."""
+    names = ("device", "gradient_checkpointing", "compile", "channels_last")
+    return replace(configured, **{name: getattr(arguments, name) for name in names if getattr(arguments, name)})
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:

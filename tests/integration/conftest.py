@@ -111,7 +111,7 @@ def make(tmp_path: Path) -> Callable[..., Made]:
             concept=Concept(name=name, kind=ConceptKind.GLOBAL),
             recipe=Recipe(subset=ParameterSubset.ESD_U, seed=seed),
         )
-        folder = tmp_path / "made" / f"{job.concept.slug}-{seed}-{after}"
+        folder = tmp_path / "made" / f"{job.slug}-{seed}-{after}"
         folder.mkdir(parents=True)
         weights = folder / "edited.safetensors"  # not the name it has in the registry
         tensor = np.full((2, 3), seed, np.float32)
@@ -146,12 +146,12 @@ def _report(job: ErasureJob, weights_digest: str, after: int) -> EvaluationRepor
         return ProbeResult(probe=name, concept=concept, implied=False, images=20, hits_before=before, hits_after=then)
 
     return EvaluationReport(
-        concept=job.concept.name,
+        concept=job.name,
         base_digest=job.base_digest,
         weights_digest=weights_digest,
         suite_digest=digest.of_json("suite"),
         images_per_probe=20,
-        erased=(probe(f"{job.concept.name}, implied", job.concept.name, 19, after),),
+        erased=(probe(f"{job.name}, implied", job.name, 19, after),),
         others=(probe("house", "house", 20, 20), probe("a | b, c", "tree", 20, 19)),
     )
 

@@ -12,7 +12,7 @@ from transformers import ResNetConfig, ResNetForImageClassification, ViTImagePro
 
 from esd_core import digest
 from esd_core.base_model import ResolvedBase, resolve_base
-from esd_core.concepts import Concept, ConceptKind, ErasureJob
+from esd_core.concepts import Concept, ConceptKind, Erasure, ErasureJob
 from esd_core.evaluation.suite import Suite, load_suite
 from esd_core.parameters import select
 from esd_core.recipe import ParameterSubset, Recipe
@@ -61,12 +61,9 @@ def tiny_suite(tiny_classifier: Path) -> Suite:
 
 @pytest.fixture(scope="session")
 def house_job(base: ResolvedBase) -> ErasureJob:
-    return ErasureJob(
-        base=base.id,
-        base_digest=base.digest,
-        concept=Concept(name="house", kind=ConceptKind.OBJECT),
-        recipe=Recipe(subset=ParameterSubset.ESD_X),
-    )
+    concept = Concept(name="house", kind=ConceptKind.OBJECT)
+    erasure = Erasure(concept=concept, recipe=Recipe(subset=ParameterSubset.ESD_X))
+    return ErasureJob(base=base.id, base_digest=base.digest, erasures=(erasure,))
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +73,7 @@ def edited_weights(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, ho
     generator = torch.Generator().manual_seed(2)
     tensors = {
         name: parameter.detach() + 0.5 * torch.randn(parameter.shape, generator=generator)
-        for name, parameter in select(unet, house_job.recipe.subset).items()
+        for name, parameter in select(unet, ParameterSubset.ESD_X).items()
     }
     path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
     written = save_weights(path, tensors, Provenance.of(house_job))

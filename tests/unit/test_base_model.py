@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from esd_core.backbones import stable_diffusion as sd
+from esd_core.backbones.loading import load_pipeline
 from esd_core.base_model import resolve_base
 from esd_core.errors import BaseModelError
 
@@ -26,7 +26,8 @@ def test_the_digest_follows_content_not_place(tiny_base: Path, tmp_path: Path) -
     ("base", "complaint"),
     [
         ("no/such-model", "not pinned: write no/such-model@"),
-        ("owner/name@main", "not pinned"),
+        ("owner/name", "a branch, whose commit is recorded"),
+        ("./owner/name@main", "neither a folder"),
         ("/no/such/folder", "neither a folder"),
         ("what is this", "neither a folder"),
     ],
@@ -37,8 +38,8 @@ def test_what_is_not_a_pinned_base_is_refused(base: str, complaint: str) -> None
 
 
 def test_other_pipelines_are_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
-    with pytest.raises(BaseModelError, match="holds a FluxPipeline; supported: StableDiffusionPipeline"):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "KandinskyPipeline"}))
+    with pytest.raises(BaseModelError, match="holds a KandinskyPipeline; supported: StableDiffusionPipeline"):
         resolve_base(str(tmp_path))
 
 
@@ -62,10 +63,10 @@ def test_a_truncated_base_is_one_line(tiny_base: Path, tmp_path: Path) -> None:
     weights = next((copy / "unet").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(BaseModelError, match="cannot load base model") as refusal:
-        sd.load_pipeline(resolve_base(str(copy)), "cpu")
+        load_pipeline(resolve_base(str(copy)), "cpu")
     assert "\n" not in str(refusal.value)
 
 
 def test_an_unknown_device_is_refused(tiny_base: Path) -> None:
     with pytest.raises(BaseModelError, match="use auto, cpu"):
-        sd.load_pipeline(resolve_base(str(tiny_base)), "quantum")
+        load_pipeline(resolve_base(str(tiny_base)), "quantum")

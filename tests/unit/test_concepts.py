@@ -23,18 +23,18 @@ def written(folder: Path, text: str) -> Path:
     [("style", ParameterSubset.ESD_X), ("object", ParameterSubset.ESD_U), ("global", ParameterSubset.ESD_U)],
 )
 def test_the_kind_picks_the_papers_subset(kind: str, subset: ParameterSubset) -> None:
-    assert ConceptEntry(name="thing", kind=ConceptKind(kind)).recipe.subset is subset
+    assert ConceptEntry(name="thing", kind=ConceptKind(kind)).erasure.recipe.subset is subset
 
 
 def test_a_rows_own_settings_win_over_the_defaults() -> None:
     row = ConceptEntry(name="sun", kind=ConceptKind.GLOBAL, subset=ParameterSubset.ESD_ALL, iterations=7)
-    assert (row.recipe.subset, row.recipe.iterations) == (ParameterSubset.ESD_ALL, 7)
+    assert (row.erasure.recipe.subset, row.erasure.recipe.iterations) == (ParameterSubset.ESD_ALL, 7)
 
 
-def test_a_comparison_is_no_part_of_the_recipe() -> None:
+def test_a_comparison_is_no_part_of_the_erasure() -> None:
     plain = ConceptEntry(name="sun", kind=ConceptKind.GLOBAL)
     compared = plain.model_copy(update={"compare_with": ParameterSubset.ESD_X})
-    assert compared.recipe == plain.recipe
+    assert compared.erasure == plain.erasure
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from esd_core import digest
-from esd_core.backbones.stable_diffusion import load_pipeline
+from esd_core.backbones.loading import load_pipeline
 from esd_core.base_model import ResolvedBase
 from esd_core.concepts import Concept, ConceptKind
 from esd_core.errors import EvaluationError, WeightsError
@@ -33,7 +33,7 @@ def measured(
     return evaluate(
         base,
         weights,
-        concept,
+        [concept],
         suite,
         images_per_probe=IMAGES,
         cache=folder / "cache",

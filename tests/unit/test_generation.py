@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from esd_core.backbones.stable_diffusion import load_pipeline
+from esd_core.backbones.loading import load_pipeline
 from esd_core.base_model import ResolvedBase
 from esd_core.errors import EvaluationError, InvalidInput, WeightsError
 from esd_core.generation import generate, generate_from_csv, read_cases

@@ -1,4 +1,7 @@
-"""Parity with tensors recorded from the ESD authors' own training loop, in float64, through the public pieces."""
+"""Parity with tensors recorded from the ESD authors' own training loop, in float64, through the public pieces.
+
+Every case file in the oracle's folder is replayed, with the settings that its header names.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,40 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import PNDMScheduler
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from esd_core.backbones import stable_diffusion as sd
+from esd_core.backbones.base import Backbone
+from esd_core.backbones.loading import load_pipeline
+from esd_core.backbones.stable_diffusion import StableDiffusion
 from esd_core.base_model import resolve_base
-from esd_core.recipe import Anchor, ParameterSubset, Recipe
+from esd_core.parameters import select
+from esd_core.recipe import Anchor, ParameterSubset, RolloutSampler, Updates
 from esd_core.rollout import guided_rollout
-from esd_core.score_bank import Embeddings, Points, start_noise, taught
-from esd_core.student import Student
+from esd_core.score_bank import Points, Prompts, start_noise, taught
+from esd_core.student import Batch, Student
 
 ORACLE = Path(os.environ.get("ESD_ORACLE", Path(__file__).parents[3] / "shared" / "oracle"))
-CASES = {"esd-x": ParameterSubset.ESD_X, "esd-u-from": ParameterSubset.ESD_U_AUTHORS}
+CASES = sorted(path.stem for path in ORACLE.glob("*.safetensors"))
 TOLERANCE = 1e-9  # relative, in float64
+
+# What may be meant by the training methods of the authors' current code and of their first; the tensors tell which.
+SUBSETS = {
+    "esd-x": [ParameterSubset.ESD_X],
+    "xattn": [ParameterSubset.ESD_X],
+    "esd-x-strict": [ParameterSubset.ESD_X_STRICT],
+    "esd-u": [ParameterSubset.ESD_U_AUTHORS, ParameterSubset.ESD_U],
+    "noxattn": [ParameterSubset.ESD_U],
+    "selfattn": [ParameterSubset.SELF_ATTENTION],
+    "esd-all": [ParameterSubset.ESD_ALL],
+    "full": [ParameterSubset.ESD_ALL],
+}
+SAMPLERS = {
+    "PNDMScheduler": RolloutSampler.PNDM,
+    "DDIMScheduler": RolloutSampler.DDIM,
+    "EulerDiscreteScheduler": RolloutSampler.EULER,
+    "DPMSolverMultistepScheduler": RolloutSampler.DPM,
+}
 
 pytestmark = pytest.mark.skipif(
     not (ORACLE / "model").is_dir(), reason=f"the recorded tensors are not at {ORACLE}; set ESD_ORACLE to their folder"
@@ -34,45 +57,52 @@ class Case:
 
     def __init__(self, name: str) -> None:
         path = ORACLE / f"{name}.safetensors"
-        self.tensors = load_file(path)
+        self.recorded = load_file(path)
         with safe_open(path, framework="pt") as f:
             self.settings: dict[str, Any] = {key: json.loads(value) for key, value in f.metadata().items()}
-        pipeline = sd.load_pipeline(resolve_base(str(ORACLE / "model")), "cpu", torch.float64)
-        self.scheduler = PNDMScheduler.from_config(pipeline.scheduler.config)
-        self.shape = sd.latent_shape(pipeline.unet)
+        model = resolve_base(str(ORACLE / "model"))
+        self.backbone: Backbone = StableDiffusion(load_pipeline(model, "cpu", torch.float64))
+        self.backbone.denoiser.eval()
         source = self.settings["erase_from"]
-        self.embeds = Embeddings(
-            concept=sd.encode_prompt(pipeline, self.settings["concept"]),
-            null=sd.encode_prompt(pipeline, ""),
-            erase_from=None if source is None else sd.encode_prompt(pipeline, source),
+        self.prompts = Prompts(
+            concept=self.backbone.encode(self.settings["concept"]),
+            null=self.backbone.encode(""),
+            erase_from=None if source is None else self.backbone.encode(source),
         )
-        recipe = Recipe(
-            subset=CASES[name],
-            anchor=Anchor.CONCEPT,
-            negative_guidance=self.settings["negative_guidance"],
-            learning_rate=self.settings["lr"],
-            rollout_steps=self.settings["num_inference_steps"],
-            start_guidance=self.settings["guidance_scale"],
-        )
-        pipeline.unet.eval()
-        self.student = Student(pipeline.unet, recipe, self.embeds.prompt)
+        self.subset = self._subset()
+        named = [value for value in self.settings.values() if isinstance(value, str) and value in SAMPLERS]
+        self.sampler = SAMPLERS[named[0]] if named else RolloutSampler.PNDM
+        self.student = Student(self.backbone, [self.subset], Updates.MASTER, keeps_originals=True)
+
+    def _subset(self) -> ParameterSubset:
+        """The subset of that name that trains exactly what was recorded."""
+        method = self.settings["train_method"]
+        trained = {key.removeprefix("final/") for key in self.recorded if key.startswith("final/")}
+        known = {ParameterSubset(method)} if method in list(ParameterSubset) else set()
+        meant = [*SUBSETS.get(method, []), *known]
+        fitting = [subset for subset in meant if select(self.backbone.denoiser, subset).keys() == trained]
+        assert fitting, f"{method} trained {len(trained)} tensors, which none of {meant} selects"
+        return fitting[0]
 
     def points(self, iteration: int) -> Points:
         """The point that iteration number `iteration` trained on, taught by the frozen model."""
-        seed, step = int(self.tensors["noise_seed"][iteration]), int(self.tensors["rollout_steps"][iteration])
-        recipe, teach = self.student.recipe, self.student.predict_frozen
-        noise = start_noise(self.shape, [seed], torch.float64)
+        seed, step = int(self.recorded["noise_seed"][iteration]), int(self.recorded["rollout_steps"][iteration])
+        noise = start_noise(self.backbone.latent_shape, [seed], torch.float64)
         rollout = guided_rollout(
-            teach,
-            self.scheduler,
+            self.student.predict_frozen,
+            self.backbone.sampler(self.sampler, self.settings["num_inference_steps"]),
             noise,
-            self.embeds.prompt,
-            self.embeds.null,
-            recipe.start_guidance,
-            recipe.rollout_steps,
+            self.prompts.prompt,
+            self.prompts.null,
+            self.settings["guidance_scale"],
         )
         point = next(point for point in rollout if point.step == step)
-        return taught(point, torch.tensor([0]), teach, self.embeds, recipe, torch.Generator(), reusable=True)
+        teach, rows = self.student.predict_frozen, torch.tensor([0])
+        return taught(point, rows, point.timestep.expand(1), teach, self.prompts, reusable=True)
+
+    def batch(self, points: Points) -> Batch:
+        target = points.target(Anchor.CONCEPT, self.settings["negative_guidance"])
+        return Batch(points.latents, points.timesteps, self.prompts.prompt, target)
 
 
 def assert_same(ours: torch.Tensor, theirs: torch.Tensor, what: str) -> None:
@@ -80,24 +110,34 @@ def assert_same(ours: torch.Tensor, theirs: torch.Tensor, what: str) -> None:
     assert error <= TOLERANCE, f"{what}: relative error {error:.2e}"
 
 
-@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("name", CASES)
 def test_replays_the_recorded_run(name: str) -> None:
     case = Case(name)
-    recorded = case.tensors
-    assert_same(case.embeds.concept, recorded["concept_embeds"], "concept embedding")
-    assert_same(case.embeds.null, recorded["null_embeds"], "null embedding")
+    recorded, prompts = case.recorded, case.prompts
+    assert_same(prompts.concept["encoder_hidden_states"], recorded["concept_embeds"], "concept embedding")
+    assert_same(prompts.null["encoder_hidden_states"], recorded["null_embeds"], "null embedding")
     before = {key: tensor.clone() for key, tensor in case.student.edited().items()}
-    assert {f"final/{key}" for key in before} == {key for key in recorded if key.startswith("final/")}
+    if "sampler_timesteps" in recorded:
+        timesteps = case.backbone.sampler(case.sampler, case.settings["num_inference_steps"]).timesteps
+        assert timesteps.tolist() == recorded["sampler_timesteps"].tolist()
     for i in range(len(recorded["loss"])):
         points = case.points(i)
-        assert int(points.timesteps[0]) == int(recorded["timestep"][i])
+        batch = case.batch(points)
+        assert float(points.timesteps[0]) == float(recorded["timestep"][i])
         assert_same(points.latents[0], recorded["xt"][i], f"x_t of iteration {i}")
-        assert_same(case.student.target(points)[0], recorded["target"][i], f"target of iteration {i}")
-        loss = torch.tensor(case.student.step(points), dtype=torch.float64)
-        assert_same(loss, recorded["loss"][i].double(), f"loss of iteration {i}")
+        assert_same(batch.target[0], recorded["target"][i], f"target of iteration {i}")
+        prediction = case.student.predict(batch.latents, batch.timesteps, batch.conditioning)
+        assert_same(prediction[0], recorded["pred"][i], f"prediction of iteration {i}")
         if i == 0:
-            for key, parameter in case.student.parameters.items():
-                assert parameter.grad is not None
-                assert_same(parameter.grad.norm(), recorded[f"first_grad_norm/{key}"][0], f"gradient of {key}")
+            assert_first_gradients(case, batch)
+        loss = torch.tensor(case.student.step(batch, case.subset, case.settings["lr"]), dtype=torch.float64)
+        assert_same(loss, recorded["loss"][i].double(), f"loss of iteration {i}")
     for key, tensor in case.student.edited().items():
         assert_same(tensor - before[key], recorded[f"final/{key}"] - before[key], f"change of {key}")
+
+
+def assert_first_gradients(case: Case, batch: Batch) -> None:
+    case.student.gradients(batch, case.subset)
+    for key, parameter in case.student.parameters.items():
+        assert parameter.grad is not None, key
+        assert_same(parameter.grad.norm(), case.recorded[f"first_grad_norm/{key}"][0], f"gradient of {key}")

@@ -2,21 +2,27 @@
 
 from pathlib import Path
 
+from esd_core.backbones.families import FAMILIES
 from esd_core.base_model import ResolvedBase
-from esd_core.concepts import ConceptEntry, ConceptKind, ConceptList, ErasureJob
+from esd_core.concepts import ConceptEntry, ConceptKind, ConceptList, ErasureJob, ListMode
 from esd_core.recipe import ParameterSubset
 from tasks.jobs import comparison_of, job_of
 from tasks.plan import Plan, PlanStatus, differences, plan_night
 from tasks.registry import RegisteredVersion, model_name
 
-BASE = ResolvedBase(id="miniature", folder=Path("model"), digest="b" * 64)
-HOUSE = ConceptEntry(name="house", kind=ConceptKind.OBJECT)
+
+def base_of(name: str, digest: str) -> ResolvedBase:
+    return ResolvedBase(name, Path("model"), digest * 64, FAMILIES["StableDiffusionPipeline"])
+
+
+BASE = base_of("miniature", "b")
+HOUSE = ConceptEntry(name="house", kind=ConceptKind.OBJECT, iterations=300)
 SUN = ConceptEntry(name="sun", kind=ConceptKind.GLOBAL, compare_with=ParameterSubset.ESD_X)
 
 
 def registered(job: ErasureJob, version: int = 1) -> RegisteredVersion:
     return RegisteredVersion(
-        model=model_name(job.base, job.concept),
+        model=model_name(job),
         version=version,
         run_id="run",
         job=job,
@@ -40,7 +46,7 @@ def test_what_is_not_registered_is_new() -> None:
 
 
 def test_what_is_registered_under_its_digest_is_unchanged() -> None:
-    known = registered(job_of(HOUSE, BASE))
+    known = registered(job_of([HOUSE], BASE))
     plan = plan_of(HOUSE, known=[known])
     assert plan.all_unchanged
     assert plan.jobs[0].version == known
@@ -48,44 +54,58 @@ def test_what_is_registered_under_its_digest_is_unchanged() -> None:
 
 
 def test_a_changed_setting_is_named_with_its_old_and_new_value() -> None:
-    plan = plan_of(HOUSE.model_copy(update={"iterations": 401}), known=[registered(job_of(HOUSE, BASE))])
+    plan = plan_of(HOUSE.model_copy(update={"iterations": 401}), known=[registered(job_of([HOUSE], BASE))])
     assert plan.jobs[0].status is PlanStatus.CHANGED
     assert plan.jobs[0].changes == ("iterations: 300 -> 401",)
 
 
 def test_other_base_weights_change_every_job() -> None:
-    retrained = ResolvedBase(id="miniature", folder=Path("model"), digest="c" * 64)
-    assert differences(job_of(HOUSE, BASE), job_of(HOUSE, retrained)) == ("base model: other weights",)
+    retrained = base_of("miniature", "c")
+    assert differences(job_of([HOUSE], BASE), job_of([HOUSE], retrained)) == ("base model: other weights",)
 
 
 def test_changes_are_told_against_the_latest_version() -> None:
-    first, second = (job_of(HOUSE.model_copy(update={"iterations": n}), BASE) for n in (100, 200))
+    first, second = (job_of([HOUSE.model_copy(update={"iterations": n})], BASE) for n in (100, 200))
     plan = plan_of(HOUSE, known=[registered(second, 2), registered(first, 1)])
     assert plan.jobs[0].changes == ("iterations: 200 -> 300",)
 
 
 def test_going_back_to_earlier_settings_finds_the_earlier_version() -> None:
-    first, second = job_of(HOUSE, BASE), job_of(HOUSE.model_copy(update={"seed": 7}), BASE)
+    first, second = job_of([HOUSE], BASE), job_of([HOUSE.model_copy(update={"seed": 7})], BASE)
     plan = plan_of(HOUSE, known=[registered(first, 1), registered(second, 2)])
     assert plan.jobs[0].version is not None
     assert plan.jobs[0].version.version == 1
 
 
 def test_what_left_the_list_is_retired_and_other_bases_are_left_alone() -> None:
-    elsewhere = ResolvedBase(id="other/folder", folder=Path("other"), digest="d" * 64)
-    known = [registered(job_of(SUN, BASE)), registered(job_of(SUN, elsewhere))]
+    elsewhere = base_of("other/folder", "d")
+    known = [registered(job_of([SUN], BASE)), registered(job_of([SUN], elsewhere))]
     plan = plan_of(HOUSE, known=known)
     assert [version.model for version in plan.retired] == ["esd-miniature-sun"]
     assert plan.sentence == "1 new, 1 retired"
 
 
 def test_a_comparison_changes_the_subset_and_nothing_else() -> None:
-    job = job_of(SUN, BASE)
-    comparison = comparison_of(SUN, job)
+    job = job_of([SUN], BASE)
+    comparison = comparison_of(SUN, BASE)
     assert comparison is not None
     assert differences(job, comparison) == ("subset: esd-u -> esd-x",)
 
 
 def test_nothing_is_compared_with_itself() -> None:
     same = SUN.model_copy(update={"compare_with": ParameterSubset.ESD_U})
-    assert comparison_of(same, job_of(same, BASE)) is None
+    assert comparison_of(same, BASE) is None
+
+
+def test_a_joint_list_is_one_job_without_all_concepts() -> None:
+    wanted = ConceptList(concepts=(HOUSE, SUN), mode=ListMode.JOINT)
+    (planned,) = plan_night(wanted, BASE, []).jobs
+    assert [concept.name for concept in planned.job.concepts] == ["house", "sun"]
+    assert (planned.job.name, planned.comparison) == ("house + sun", None)
+    assert model_name(planned.job).startswith("esd-miniature-joint-house-sun-")
+
+
+def test_a_joint_job_says_which_concept_changed() -> None:
+    before = job_of([HOUSE, SUN], BASE)
+    after = job_of([HOUSE, SUN.model_copy(update={"seed": 7})], BASE)
+    assert differences(before, after) == ("sun.seed: 0 -> 7",)

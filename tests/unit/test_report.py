@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from esd_core.concepts import Concept, ConceptEntry, ConceptKind, ErasureJob, load_concept_list
+from esd_core.concepts import ConceptEntry, ConceptKind, ErasureJob, ListMode, load_concept_list
 from esd_core.errors import EvaluationError
 from esd_core.evaluation.gates import Gates, judge
 from esd_core.evaluation.pictures import GridRow, write_before_after
@@ -24,6 +24,7 @@ from esd_core.evaluation.report import (
     write_run_report,
 )
 from esd_core.evaluation.results import EvaluationReport, ProbeResult
+from esd_core.recipe import RecipeName
 
 
 def probe(name: str, before: int, after: int, implied: bool = False) -> ProbeResult:
@@ -45,7 +46,7 @@ def report_of(concept: str, after: int) -> EvaluationReport:
 @pytest.fixture
 def section(tmp_path: Path) -> JobSection:
     entry = ConceptEntry(name="sun", kind=ConceptKind.GLOBAL, learning_rate=1e-4)
-    job = ErasureJob(base="miniature", base_digest="b" * 64, concept=entry.concept, recipe=entry.recipe)
+    job = ErasureJob(base="miniature", base_digest="b" * 64, erasures=(entry.erasure,))
     report = report_of("sun", 1)
     grid, history = tmp_path / "grid.png", tmp_path / "history.jsonl"
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
@@ -98,9 +99,9 @@ def test_names_are_escaped(section: JobSection, tmp_path: Path) -> None:
 
 
 def test_a_run_report_summarizes_all_concepts(section: JobSection, tmp_path: Path) -> None:
-    concept = Concept(name="Van Gogh", kind=ConceptKind.STYLE)
+    entry = ConceptEntry(name="Van Gogh", kind=ConceptKind.STYLE)
     report = report_of("Van Gogh", 0).model_copy(update={"others": (probe("house", 25, 25),)})
-    job = section.job.model_copy(update={"concept": concept})
+    job = section.job.model_copy(update={"erasures": (entry.erasure,)})
     other = replace(section, job=job, report=report, verdict=judge(report, Gates()), comparison=None, links={})
     write_run_report(tmp_path / "run.html", "Nightly erasure", [section, other])
     html = (tmp_path / "run.html").read_text(encoding="utf-8")
@@ -114,9 +115,24 @@ def test_the_printed_list_asks_for_the_same_job(section: JobSection, tmp_path: P
     path = tmp_path / "list.yaml"
     path.write_text(concept_list(section.job, 25))
     (entry,) = load_concept_list(path).concepts
-    assert entry.concept == section.job.concept
-    assert entry.recipe == section.job.recipe
+    assert (entry.erasure,) == section.job.erasures
     assert yaml.safe_load(path.read_text())["images_per_probe"] == 25
+
+
+def test_the_printed_list_of_a_joint_job_asks_for_the_same_job(section: JobSection, tmp_path: Path) -> None:
+    gogh = ConceptEntry(
+        name="Van Gogh",
+        kind=ConceptKind.STYLE,
+        recipe=RecipeName.PAPER,
+        also_known_as=("Vincent",),
+        retain=("a house by Monet", "a tree"),
+    )
+    job = section.job.model_copy(update={"erasures": (*section.job.erasures, gogh.erasure)})
+    path = tmp_path / "list.yaml"
+    path.write_text(concept_list(job, 25))
+    wanted = load_concept_list(path)
+    assert wanted.mode is ListMode.JOINT
+    assert tuple(entry.erasure for entry in wanted.concepts) == job.erasures
 
 
 def test_the_curve_spans_all_steps(section: JobSection) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from esd_core.concepts import Concept, ConceptKind
 from esd_core.errors import EvaluationError, InvalidInput
 from esd_core.evaluation.suite import Suite, load_suite
 from esd_core.miniature.world import ARTISTS, OBJECTS
@@ -23,6 +24,10 @@ def raw_suite() -> dict[str, Any]:
     }
 
 
+def thing(name: str, *others: str) -> Concept:
+    return Concept(name=name, kind=ConceptKind.OBJECT, also_known_as=others)
+
+
 def written(folder: Path, raw: Any) -> str:
     path = folder / "suite.yaml"
     path.write_text(yaml.safe_dump(raw))
@@ -32,8 +37,8 @@ def written(folder: Path, raw: Any) -> str:
 def test_the_miniature_suite_measures_every_object_artist_and_the_sun() -> None:
     suite = load_suite("miniature")
     for concept in (*OBJECTS, *ARTISTS, "sun"):
-        assert suite.probes_of(concept)
-    assert [probe.implied for probe in suite.probes_of("sun")] == [False, True]
+        assert suite.probes_of(thing(concept))
+    assert [probe.implied for probe in suite.probes_of(thing("sun"))] == [False, True]
 
 
 def test_the_miniature_suite_names_a_concept_only_where_it_measures_it() -> None:
@@ -43,21 +48,47 @@ def test_the_miniature_suite_names_a_concept_only_where_it_measures_it() -> None
     assert not [prompt for probe in plain for prompt in probe.prompts if "beach" in prompt or "sun" in prompt]
     assert all("beach" in prompt and "sun" not in prompt for probe in implied for prompt in probe.prompts)
     for artist in ARTISTS:
-        others = [probe for probe in suite.probes if not probe.measures(artist)]
+        others = [probe for probe in suite.probes if not probe.measures(thing(artist))]
         assert not [prompt for probe in others for prompt in probe.prompts if artist in prompt]
 
 
 def test_an_unmeasured_concept_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     suite = load_suite(written(tmp_path, raw_suite()))
     with pytest.raises(EvaluationError, match="no probe of the suite measures 'boat': it knows house, tree"):
-        suite.probes_of("boat")
+        suite.probes_of(thing("boat"))
 
 
 def test_a_negated_probe_never_measures_an_erasure(tmp_path: Path) -> None:
     raw = raw_suite()
     raw["probes"][1]["negated"] = True
     with pytest.raises(EvaluationError, match="measures 'tree'"):
-        load_suite(written(tmp_path, raw)).probes_of("tree")
+        load_suite(written(tmp_path, raw)).probes_of(thing("tree"))
+
+
+def test_a_concept_is_measured_under_all_its_names(tmp_path: Path) -> None:
+    raw = raw_suite()
+    raw["probes"][1] |= {"concept": "cottage", "name": "cottage"}
+    suite = load_suite(written(tmp_path, raw))
+    assert [probe.name for probe in suite.probes_of(thing("House", "Cottage"))] == ["house", "cottage"]
+
+
+def test_a_synonym_is_asked_for_in_the_concepts_own_prompts(tmp_path: Path) -> None:
+    raw = raw_suite()
+    raw["probes"][0]["prompts"] = ["a House at night", "a dollhouse beside a house"]
+    raw["probes"].append({**raw["probes"][0], "name": "house, implied", "prompts": ["a home"], "implied": True})
+    raw["probes"].append({**raw["probes"][0], "name": "no house unasked", "prompts": ["a car"], "negated": True})
+    house = thing("house", "cottage", "tree")
+    suite = load_suite(written(tmp_path, raw)).with_synonyms([house])
+    (added,) = (probe for probe in suite.probes if probe.concept == "cottage")
+    assert added.prompts == ("a cottage at night", "a dollhouse beside a cottage")
+    assert (added.label, added.name) == ("house", "house, as cottage")
+    assert [probe.name for probe in suite.probes_of(house)] == ["house", "tree", "house, implied", "house, as cottage"]
+
+
+def test_a_suite_of_concepts_without_synonyms_keeps_its_digest(tmp_path: Path) -> None:
+    suite = load_suite(written(tmp_path, raw_suite()))
+    assert suite.with_synonyms([thing("house")]).digest == suite.digest
+    assert suite.with_synonyms([thing("house", "cottage")]).digest != suite.digest
 
 
 def test_cases_take_prompts_in_turn_with_seeds_of_the_probe_alone(tmp_path: Path) -> None:

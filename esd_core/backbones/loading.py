@@ -1,0 +1,80 @@
+"""From a resolved base to a pipeline, and to the backbone that the engine trains."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from esd_core.backbones.base import Backbone
+from esd_core.base_model import ResolvedBase
+from esd_core.errors import BaseModelError
+from esd_core.recipe import Precision
+
+
+def choose_device(device: str) -> torch.device:
+    """`auto` is the GPU when there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as e:
+        raise BaseModelError(f"device {device!r} is not known to torch: use auto, cpu, cuda or cuda:N") from e
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise BaseModelError(f"device {device!r} asked for, but torch sees no GPU: use --device cpu")
+    return chosen
+
+
+def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 on a GPU and float32 on a CPU."""
+    if precision is Precision.AUTO:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return torch.bfloat16 if precision is Precision.BFLOAT16 else torch.float32
+
+
+def load_pipeline(base: ResolvedBase, device: str = "auto", dtype: torch.dtype | None = None) -> Any:
+    """The diffusers pipeline of a resolved base, from safetensors only. dtype: by default as `choose_dtype` says."""
+    chosen = choose_device(device)
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    pipeline_class = _pipeline_class(base.family.pipeline)
+    missing = [component for component in base.family.optional if not (base.folder / component).is_dir()]
+    left_out: dict[str, Any] = dict.fromkeys([*base.family.unused, *missing])
+    if "safety_checker" in left_out:
+        left_out["requires_safety_checker"] = False
+    try:
+        pipeline = pipeline_class.from_pretrained(
+            Path(base.folder),
+            dtype=dtype or choose_dtype(Precision.AUTO, chosen),
+            use_safetensors=True,
+            local_files_only=True,
+            **left_out,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as e:
+        raise BaseModelError(f"cannot load base model {base.id!r}: {(str(e).splitlines() or [''])[0]}") from e
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(chosen)
+
+
+def _pipeline_class(name: str) -> Any:
+    """A pipeline class of diffusers. Importing one says that torchvision is missing, which nothing here needs."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        return getattr(diffusers, name)
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def load_backbone(base: ResolvedBase, device: str = "auto", precision: Precision = Precision.AUTO) -> Backbone:
+    """The base, ready to be rolled out and trained. No dropout: the target is a function of the point."""
+    pipeline = load_pipeline(base, device, choose_dtype(precision, choose_device(device)))
+    module, _, name = base.family.backbone.partition(".")
+    backbone: Backbone = getattr(import_module(f"esd_core.backbones.{module}"), name)(pipeline)
+    backbone.denoiser.eval()
+    return backbone

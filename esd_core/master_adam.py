@@ -1,0 +1,138 @@
+"""Adam whose updates arrive in bfloat16 weights, in less memory than Adam in bfloat16 throughout.
+
+A float32 master is kept exactly as two halves of 16 bits: the module's own tensor is the master rounded to bfloat16,
+and what rounding took away stands beside it. Each parameter is updated as soon as its gradient is complete, inside
+the backward pass, and the gradient freed; the gradients never exist all together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import nn
+from torch.optim.adam import adam
+
+BETAS, EPS = (0.9, 0.999), 1e-8  # Kingma & Ba 2015, and torch's defaults
+CHUNK = {"cpu": 1 << 18, "cuda": 1 << 24}  # elements at a time; on a CPU their float32 copies stay in its cache
+
+
+def join(high: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
+    """The float32 master of a bfloat16 tensor and the signed 16 bits beside it. All (N,); exact."""
+    return torch.add(low, high.view(torch.int16).to(torch.int32), alpha=1 << 16).view(torch.float32)
+
+
+def split_into(master: torch.Tensor, high: torch.Tensor, low: torch.Tensor) -> None:
+    """Write a float32 master (N,) as its nearest bfloat16, halves away from zero, and what is left; join undoes it."""
+    bits = master.view(torch.int32)
+    low.copy_(bits.view(torch.int16)[::2])  # little endian: the lower half comes first
+    high.view(torch.int16).copy_(bits.add(0x8000).bitwise_right_shift_(16))
+
+
+class MasterAdam:
+    """Adam on named parameters, stepping inside the backward pass.
+
+    Beside each element of a bfloat16 parameter: 2 bytes of master, 2 of first moment (bfloat16), 4 of second
+    (float32: a decay of .999 would round away in 8 bits of mantissa). Parameters of float32 and float64 are their own
+    masters with moments of their own precision: torch.optim.Adam(fused=True) to the bit. With masters=False so are
+    those of bfloat16, as in the authors' loop; then most small updates round away.
+    """
+
+    def __init__(self, parameters: dict[str, nn.Parameter], masters: bool = True) -> None:
+        self.parameters = parameters
+        self.steps = dict.fromkeys(parameters, 0)
+        split = {name for name, p in parameters.items() if masters and p.dtype is torch.bfloat16}
+        self.low = {name: torch.zeros_like(parameters[name], dtype=torch.int16) for name in split}
+        self.exp_avg = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        self.exp_avg_sq = {
+            name: torch.zeros_like(p, dtype=torch.float32 if name in split else p.dtype)
+            for name, p in parameters.items()
+        }
+        self._rate: float | None = None
+        for name, p in parameters.items():
+            p.requires_grad_(True).register_post_accumulate_grad_hook(partial(self._update, name))
+
+    @contextmanager
+    def stepping(self, learning_rate: float) -> Iterator[None]:
+        """`loss.backward()` within this block is one optimizer step; outside it only leaves gradients."""
+        self._rate = learning_rate
+        try:
+            yield
+        finally:
+            self._rate = None
+
+    def master(self, name: str) -> torch.Tensor:
+        """The trained tensor in its full precision, detached; float32 for a bfloat16 parameter with a master."""
+        p = self.parameters[name].detach()
+        if name not in self.low:
+            return p
+        return join(_flat(p), _flat(self.low[name])).as_strided(p.shape, p.stride())
+
+    @torch.no_grad()
+    def _update(self, name: str, p: torch.Tensor) -> None:
+        if self._rate is None or p.grad is None:
+            return
+        grad = p.grad if p.grad.stride() == p.stride() else torch.empty_like(p).copy_(p.grad)
+        p.grad = None
+        self.steps[name] += 1
+        tensors = [p, grad, self.exp_avg[name], self.exp_avg_sq[name], *([self.low[name]] if name in self.low else [])]
+        size = CHUNK[p.device.type]
+        for weight, g, first, second, *low in zip(*(_flat(t).split(size) for t in tensors), strict=True):
+            if not low:
+                _adam(weight, g, first, second, self.steps[name], self._rate)
+                continue
+            master, moment = join(weight, low[0]), first.float()
+            _adam(master, g.float(), moment, second, self.steps[name], self._rate)
+            split_into(master, weight, low[0])
+            first.copy_(moment)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Moments and step counts, flat; with the masters as `weights/NAME`, what `restore` takes."""
+        tensors: dict[str, torch.Tensor] = {}
+        for key, values in (("exp_avg", self.exp_avg), ("exp_avg_sq", self.exp_avg_sq)):
+            tensors |= {f"adam/{key}/{name}": value.contiguous() for name, value in values.items()}
+        return tensors | {f"adam/step/{name}": torch.tensor(count) for name, count in self.steps.items()}
+
+    @torch.no_grad()
+    def restore(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Continue from `state()` and the masters; raises KeyError when they are of another subset."""
+        for name, p in self.parameters.items():
+            saved = tensors[f"weights/{name}"]
+            if name in self.low:
+                master = torch.empty_like(p, dtype=torch.float32).copy_(saved)
+                split_into(_flat(master), _flat(p), _flat(self.low[name]))
+            else:
+                p.copy_(saved)
+            self.exp_avg[name].copy_(tensors[f"adam/exp_avg/{name}"])
+            self.exp_avg_sq[name].copy_(tensors[f"adam/exp_avg_sq/{name}"])
+            self.steps[name] = int(tensors[f"adam/step/{name}"])
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    """(N,) view of a dense tensor in the order of its memory, channels_last or not."""
+    return tensor.detach().as_strided((tensor.numel(),), (1,))
+
+
+def _adam(
+    weight: torch.Tensor, grad: torch.Tensor, exp_avg: torch.Tensor, exp_avg_sq: torch.Tensor, step: int, rate: float
+) -> None:
+    """One step of Adam in place; all (N,) and of one precision."""
+    adam(
+        [weight],
+        [grad],
+        [exp_avg],
+        [exp_avg_sq],
+        [],
+        [torch.tensor(float(step - 1), device=weight.device)],
+        foreach=False,
+        fused=weight.dtype is not torch.bfloat16,
+        amsgrad=False,
+        beta1=BETAS[0],
+        beta2=BETAS[1],
+        lr=rate,
+        weight_decay=0.0,
+        eps=EPS,
+        maximize=False,
+    )
