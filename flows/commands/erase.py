@@ -31,7 +31,7 @@ examples:
 then, in plain diffusers:
   pipe.unet.load_state_dict(safetensors.torch.load_file("van-gogh.safetensors"), strict=False)
 """
-SUBSETS = "esd-x, esd-x-strict, esd-u, esd-u-authors, self-attention or esd-all"
+SUBSETS = "esd-x, esd-x-strict, esd-x-text, esd-u, esd-u-authors, self-attention or esd-all"
 # option, field of a list's row, type, metavar, help
 SETTINGS = (
     ("--recipe", "recipe", str, "R", "auto (default: measured), paper, or authors-2025"),
