@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -36,12 +37,15 @@ def guided_rollout(
     prompt: Conditioning,
     null: Conditioning,
     guidance_scale: float,
+    generator: torch.Generator | None = None,
 ) -> Iterator[RolloutPoint]:
     """Sample with classifier-free guidance, yielding every point on the way; stop early by not asking for more.
 
     noise: (B, ...), standard normal. Conditionings of one prompt each. `scheduler`: any of diffusers, its timesteps
-    set. A point costs two evaluations for each sample, the ones the sampler needs anyway.
+    set; one that adds noise at its steps (ancestral, SDE) draws it from `generator`. A point costs two evaluations for
+    each sample, the ones the sampler needs anyway.
     """
+    drawing = {"generator": generator} if "generator" in signature(scheduler.step).parameters else {}
     latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)
     batch = len(noise)
     told = concatenate([repeat(null, batch), repeat(prompt, batch)])
@@ -50,4 +54,4 @@ def guided_rollout(
         eps_null, eps_prompt = predict(torch.cat([seen, seen]), timestep, told).chunk(2)
         yield RolloutPoint(step, seen, timestep, eps_prompt, eps_null)
         noise_estimate = guided(eps_null, eps_prompt, guidance_scale)
-        latents = scheduler.step(noise_estimate, timestep, latents, return_dict=False)[0]
+        latents = scheduler.step(noise_estimate, timestep, latents, return_dict=False, **drawing)[0]

@@ -51,7 +51,7 @@ def model_card(
     return f"""{_front_matter(job)}
 # {model}, version {version}
 
-`{job.base}` without **{_cell(job.name)}**{scope}: its U-Net was fine-tuned with ESD until it no longer draws the
+`{job.base}` without **{_cell(job.name)}**{scope}: its denoiser was fine-tuned with ESD until it no longer draws the
 concept ({PAPER}).
 
 ## Load it
@@ -60,7 +60,7 @@ concept ({PAPER}).
 {_loading_code(job.base)}
 ```
 
-`weights.safetensors` holds only the tensors that were trained, under the U-Net's own names.
+`weights.safetensors` holds only the tensors that were trained, under the denoiser's own names.
 
 ## Intended use
 
@@ -115,16 +115,17 @@ def _front_matter(job: ErasureJob) -> str:
 
 
 def _loading_code(base: str) -> str:
-    """Five lines of plain diffusers."""
+    """Six lines of plain diffusers, the same for every family."""
     name, _, revision = base.partition("@")
     where = "esd_core/miniature/model" if base == MINIATURE else name
     pinned = f", revision={json.dumps(revision)}" if revision else ""
     return "\n".join(
         [
-            "from diffusers import StableDiffusionPipeline",
+            "from diffusers import DiffusionPipeline",
             "from safetensors.torch import load_file",
-            f"pipe = StableDiffusionPipeline.from_pretrained({json.dumps(where)}{pinned})",
-            'pipe.unet.load_state_dict(load_file("weights.safetensors"), strict=False)',
+            f"pipe = DiffusionPipeline.from_pretrained({json.dumps(where)}{pinned})",
+            'denoiser = getattr(pipe, "unet", None) or pipe.transformer',
+            'denoiser.load_state_dict(load_file("weights.safetensors"), strict=False)',
             'pipe("a prompt").images[0].save("image.png")',
         ]
     )

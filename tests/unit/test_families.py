@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler
 
 from esd_core.backbones.loading import load_backbone, load_pipeline
 from esd_core.base_model import resolve_base
 from esd_core.errors import BaseModelError, InvalidInput
-from esd_core.recipe import RolloutSampler
-from esd_core.score_bank import jittered_flow
+from esd_core.recipe import ParameterSubset, Recipe, RolloutSampler
+from esd_core.score_bank import Prompts, collect, jittered_flow, start_noise
 from tests import tiny_pipelines
 
 
@@ -87,3 +87,22 @@ def test_jittered_timesteps_of_flows_cover_the_way_to_the_next_one() -> None:
         assert lower < float(drawn.min()) < lower + 0.01 * (upper - lower)
         assert upper - 0.01 * (upper - lower) < float(drawn.max()) <= upper
         assert float(drawn.mean()) == pytest.approx((upper + lower) / 2, rel=0.03)
+
+
+def test_a_base_whose_scheduler_adds_noise_is_rolled_out_alike_every_time(tiny_xl: Path, tmp_path: Path) -> None:
+    """Stable Diffusion XL Turbo ships an ancestral scheduler: its noise follows the seed too."""
+    pipeline = load_pipeline(resolve_base(str(tiny_xl)), "cpu")
+    pipeline.scheduler = EulerAncestralDiscreteScheduler.from_config(pipeline.scheduler.config)
+    pipeline.save_pretrained(tmp_path)
+    backbone = load_backbone(resolve_base(str(tmp_path)), "cpu")
+    prompts = Prompts(backbone.encode("Van Gogh"), backbone.encode(""))
+    recipe = Recipe(subset=ParameterSubset.ESD_X, rollout_steps=3, points_per_rollout=3)
+
+    def last_latents(seed: int) -> torch.Tensor:
+        sampler = backbone.sampler(RolloutSampler.BASE, 3)
+        noise = start_noise(backbone.latent_shape, [0], torch.float32)
+        generator = torch.Generator().manual_seed(seed)
+        return collect(sampler, backbone.predict, backbone.predict, noise, prompts, recipe, generator).latents[-1]
+
+    assert torch.equal(last_latents(0), last_latents(0))
+    assert not torch.equal(last_latents(0), last_latents(1))
