@@ -120,7 +120,13 @@ def read_weights(path: Path) -> EditedWeights:
 
 
 def apply_weights(denoiser: nn.Module, weights: EditedWeights, base_digest: str) -> None:
-    """Put edited weights into the denoiser they were trained in, strictly.
+    """Put edited weights into the denoiser they were trained in, strictly; raises as `check_weights` does."""
+    check_weights(denoiser, weights, base_digest)
+    denoiser.load_state_dict(weights.tensors, strict=False)
+
+
+def check_weights(denoiser: nn.Module, weights: EditedWeights, base_digest: str) -> None:
+    """Whether edited weights fit a denoiser, which may be on the meta device.
 
     Raises BaseModelMismatch when they edit another base; WeightsError when a name or shape does not fit, or when the
     file lacks a tensor of the subsets that it says were trained.
@@ -144,7 +150,6 @@ def apply_weights(denoiser: nn.Module, weights: EditedWeights, base_digest: str)
                 f"weights for {source.name!r} do not fit {' + '.join(source.subsets)}: {names[0]} {fault} "
                 f"({len(names)} of {len(expected)} tensors): the file was altered, or is of another model"
             )
-    denoiser.load_state_dict(weights.tensors, strict=False)
 
 
 def original_weights(denoiser: nn.Module, names: Iterable[str]) -> dict[str, torch.Tensor]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -46,7 +48,7 @@ def import_authors(path: Path, base: ResolvedBase, concept: Concept, out: Path) 
         base=base.id,
         base_digest=base.digest,
         concepts=(concept,),
-        subsets=(subset_of(set(tensors), denoiser),),
+        subsets=subsets_of(set(tensors), denoiser),
         imported_from=digest.of_file(path),
         code_version=code_version(),
     )
@@ -90,20 +92,21 @@ def _check_tensors(path: Path, tensors: dict[str, torch.Tensor], base: ResolvedB
         raise WeightsError(f"{path}: {broken[0]} holds numbers that are not finite: the weights are broken")
 
 
-def subset_of(names: set[str], denoiser: nn.Module) -> ParameterSubset:
-    """The parameter subset whose names these are; raises WeightsError, with the nearest one, when there is none."""
-    subsets: dict[ParameterSubset, set[str]] = {}
+def subsets_of(names: set[str], denoiser: nn.Module) -> tuple[ParameterSubset, ...]:
+    """The parameter subset whose names these are, or the two that they are together, as the authors' esd-all is esd-x
+    and their esd-u. Raises WeightsError, with the nearest one, when there is none."""
+    subsets: dict[tuple[ParameterSubset, ...], set[str]] = {}
     for subset in ParameterSubset:
-        try:
-            subsets[subset] = set(select(denoiser, subset))
-        except ErasureFailed:  # this model has no such layers
-            continue
-        if subsets[subset] == names:
-            return subset
+        with suppress(ErasureFailed):  # this model has no such layers
+            subsets[subset,] = set(select(denoiser, subset))
+    pairs = {(*a, *b): subsets[a] | subsets[b] for a, b in combinations(subsets, 2)}
+    for found, members in {**subsets, **pairs}.items():
+        if members == names:
+            return found
     nearest = min(subsets, key=lambda subset: len(subsets[subset] ^ names))
     differs = sorted(subsets[nearest] ^ names)
     fault = "is missing" if differs[0] in subsets[nearest] else "is not in it"
     raise WeightsError(
-        f"the tensors are of no known parameter subset; the nearest is {nearest.value}, but {differs[0]} {fault} "
+        f"the tensors are of no known parameter subset; the nearest is {nearest[0].value}, but {differs[0]} {fault} "
         f"({len(differs)} tensors differ): the file is incomplete, or was trained with a method that is not ESD"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import nn
 from esd_core.base_model import ResolvedBase
 from esd_core.errors import BaseModelError
 from esd_core.exports.tensor_file import Stored, in_memory, stored_tensors
-from esd_core.weights import EditedWeights, apply_weights
+from esd_core.weights import EditedWeights, check_weights
 
 STEMS = ("diffusion_pytorch_model", "model")  # as diffusers and transformers name their weights files
 
@@ -58,9 +57,10 @@ def denoiser_folder(base: ResolvedBase) -> Path:
 def skeleton(folder: Path) -> nn.Module:
     """The denoiser that a component's config describes, on the meta device: names, shapes and layers, no numbers."""
     config = read_json(folder / "config.json")
-    kind = getattr(diffusers, str(config.get("_class_name")), None)
-    if kind is None:
-        raise BaseModelError(f"{folder} holds a {config.get('_class_name')}, which this diffusers does not know")
+    kind: Any = getattr(diffusers, str(config.get("_class_name")), None)
+    is_model = isinstance(kind, type) and issubclass(kind, diffusers.ModelMixin)
+    if not is_model:
+        raise BaseModelError(f"{folder} holds a {config.get('_class_name')}, no model that this diffusers knows")
     with torch.device("meta"):
         model: nn.Module = kind.from_config(config)
     return model
@@ -68,9 +68,7 @@ def skeleton(folder: Path) -> nn.Module:
 
 def check_fit(base: ResolvedBase, weights: EditedWeights) -> None:
     """Raises BaseModelMismatch or WeightsError unless the weights edit this base and fit it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns that nothing is copied into a module without numbers
-        apply_weights(skeleton(denoiser_folder(base)), weights, base.digest)
+    check_weights(skeleton(denoiser_folder(base)), weights, base.digest)
 
 
 def edited(tensors: dict[str, Stored], edits: dict[str, torch.Tensor]) -> dict[str, Stored]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ from esd_core import digest
 from esd_core.backbones.loading import load_pipeline
 from esd_core.base_model import ResolvedBase
 from esd_core.errors import WeightsError
-from esd_core.exports.authors import import_authors, subset_of
-from esd_core.exports.component import denoiser_folder, skeleton
+from esd_core.exports.authors import import_authors, subsets_of
+from esd_core.exports.component import component_tensors, denoiser_folder, skeleton
 from esd_core.parameters import select
 from esd_core.recipe import ParameterSubset
 from esd_core.weights import apply_weights, read_weights
@@ -45,7 +46,36 @@ def test_published_weights_become_ours_and_say_where_they_come_from(tiny: Model,
 def test_the_subset_follows_from_the_names(subset: ParameterSubset, base: ResolvedBase) -> None:
     denoiser = skeleton(denoiser_folder(base))
     names = set(select(denoiser, subset))
-    assert set(select(denoiser, subset_of(names, denoiser))) == names
+    (found,) = subsets_of(names, denoiser)
+    assert set(select(denoiser, found)) == names
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (lambda name: "attn2" in name, (ParameterSubset.ESD_X,)),
+        (lambda name: "attn2.to_k" in name or "attn2.to_v" in name, (ParameterSubset.ESD_X_STRICT,)),
+        (lambda name: "attn2" not in name, (ParameterSubset.ESD_U_AUTHORS,)),
+        (lambda _: True, (ParameterSubset.ESD_X, ParameterSubset.ESD_U_AUTHORS)),
+    ],
+    ids=["esd-x", "esd-x-strict", "esd-u", "esd-all"],
+)
+def test_every_method_of_the_authors_is_understood(
+    theirs: Callable[[str], bool], ours: tuple[ParameterSubset, ...], tiny: Model, tmp_path: Path
+) -> None:
+    """Their esd_sd.py takes the Linear and Conv2d modules whose name fits the method."""
+    stored = component_tensors(denoiser_folder(tiny.base))
+    names = [
+        f"{prefix}.{leaf}"
+        for prefix, module in skeleton(denoiser_folder(tiny.base)).named_modules()
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d) and theirs(prefix)
+        for leaf, _ in module.named_parameters()
+    ]
+    source, out = tmp_path / "published.safetensors", tmp_path / "imported.safetensors"
+    save_file({name: stored[name].read() + 0.1 for name in names}, source)
+    assert import_authors(source, tiny.base, CONCEPT, out).subsets == ours
+    pipeline = load_pipeline(tiny.base, "cpu")
+    apply_weights(pipeline.unet, read_weights(out), tiny.base.digest)
 
 
 def test_what_is_not_a_subset_of_the_base_is_refused(tiny: Model, miniature: Model, tmp_path: Path) -> None:
