@@ -110,14 +110,27 @@ def factors(change: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor
     Returns up (out, rank), down (rank, in...), and the Frobenius norm of change - up @ down. Ranks that a small layer
     does not have are zeros.
     """
-    u, s, v = torch.linalg.svd(change.flatten(1), full_matrices=False)
-    kept = min(rank, len(s))
-    root = s[:kept].sqrt()
-    up, down = change.new_zeros(len(u), rank), change.new_zeros(rank, v.shape[1])
+    matrix = change.flatten(1).double()
+    if matrix.shape[0] <= matrix.shape[1]:
+        up, down, missed = _wide_factors(matrix, rank)
+    else:
+        down_t, up_t, missed = _wide_factors(matrix.T, rank)
+        up, down = up_t.T, down_t.T
+    return up.float().contiguous(), down.float().reshape(rank, *change.shape[1:]), missed
+
+
+def _wide_factors(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Factors of a matrix with no more rows than columns, from the eigenvectors of its Gram matrix: in float64 as
+    exact as a singular value decomposition in float32, and several times as fast."""
+    eigenvalues, vectors = torch.linalg.eigh(matrix @ matrix.T)
+    squared, u = eigenvalues.flip(0).clamp(min=0), vectors.flip(1)  # of singular values, largest first
+    kept = min(rank, len(squared))
+    root = squared[:kept].pow(0.25)
+    root = torch.where(root > 0, root, 1.0)
+    up, down = matrix.new_zeros(len(matrix), rank), matrix.new_zeros(rank, matrix.shape[1])
     up[:, :kept] = u[:, :kept] * root
-    down[:kept] = root[:, None] * v[:kept]
-    missed = float(torch.linalg.vector_norm(s[kept:].double()))
-    return up, down.reshape(rank, *change.shape[1:]), missed
+    down[:kept] = u[:, :kept].T @ matrix / root[:, None]
+    return up, down, float(squared[kept:].sum().sqrt())
 
 
 def _named(
