@@ -7,7 +7,14 @@ from pathlib import Path
 import yaml
 
 CONCEPTS = ("house", "sun")
-QUICK = {"iterations": 6, "rollout_steps": 4, "points_per_rollout": 3, "batch_size": 1}
+QUICK = {
+    "negative_guidance": 2.0,
+    "learning_rate": 2e-4,
+    "iterations": 6,
+    "batch_size": 1,
+    "rollout_steps": 4,
+    "points_per_rollout": 3,
+}
 
 
 def write_suite(folder: Path) -> Path:

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 def job_files(esd: Esd, concept_list: Path, concept: str) -> JobFiles:
     wanted = load_concept_list(concept_list)
     (entry,) = (entry for entry in wanted.concepts if entry.name == concept)
-    return JobFiles.of(esd.home / "jobs", job_of(entry, resolve_base(wanted.base)))
+    return JobFiles.of(esd.home / "jobs", job_of([entry], resolve_base(wanted.base)))
 
 
 def steps_done(checkpoint: Path) -> int:

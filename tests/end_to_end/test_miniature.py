@@ -17,12 +17,12 @@ from esd_core.evaluation.suite import load_suite
 @pytest.mark.timeout(600)
 def test_a_style_is_erased_by_default_settings_and_the_rest_is_kept(tmp_path: Path) -> None:
     base, entry = resolve_base("miniature"), ConceptEntry(name="Van Gogh", kind=ConceptKind.STYLE)
-    job = ErasureJob(base=base.id, base_digest=base.digest, concept=entry.concept, recipe=entry.recipe)
+    job = ErasureJob(base=base.id, base_digest=base.digest, erasures=(entry.erasure,))
     outcome = erase(job, base, tmp_path / "job", progress=False)
     report = evaluate(
         base,
         outcome.weights,
-        entry.concept,
+        job.concepts,
         load_suite("miniature"),
         images_per_probe=8,
         cache=tmp_path / "cache",

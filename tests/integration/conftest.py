@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from esd_core import digest
-from esd_core.concepts import Concept, ConceptKind, ErasureJob
+from esd_core.concepts import Concept, ConceptKind, Erasure, ErasureJob
 from esd_core.evaluation.gates import Gates, Verdict, judge
 from esd_core.evaluation.results import EvaluationReport, ProbeResult
 from esd_core.recipe import ParameterSubset, Recipe
@@ -104,13 +104,11 @@ def bucket(settings: Settings) -> Bucket:
 def make(tmp_path: Path) -> Callable[..., Made]:
     """Make the files of a job. `after`: images of 20 in which the erased concept is still seen."""
 
-    def make_job(name: str = "sun", seed: int = 0, after: int = 1) -> Made:
-        job = ErasureJob(
-            base="miniature",
-            base_digest=digest.of_bytes(b"base"),
-            concept=Concept(name=name, kind=ConceptKind.GLOBAL),
-            recipe=Recipe(subset=ParameterSubset.ESD_U, seed=seed),
-        )
+    def make_job(names: str | tuple[str, ...] = "sun", seed: int = 0, after: int = 1) -> Made:
+        recipe = Recipe(subset=ParameterSubset.ESD_U, seed=seed)
+        concepts = [Concept(name=n, kind=ConceptKind.GLOBAL) for n in ([names] if isinstance(names, str) else names)]
+        erasures = tuple(Erasure(concept=concept, recipe=recipe) for concept in concepts)
+        job = ErasureJob(base="miniature", base_digest=digest.of_bytes(b"base"), erasures=erasures)
         folder = tmp_path / "made" / f"{job.slug}-{seed}-{after}"
         folder.mkdir(parents=True)
         weights = folder / "edited.safetensors"  # not the name it has in the registry

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from esd_core import digest
-from esd_core.concepts import Concept, ConceptKind
+from esd_core.concepts import ConceptEntry, ConceptKind, Erasure, ErasureJob
 from esd_core.errors import RegistryError, ServiceUnavailable
 from infra.local_stack import mlflow_server
 from infra.processes import free_port, locked, start, stop, wait_until_healthy
@@ -208,19 +208,37 @@ def test_over_http(
 COMMIT = "133a221b8aa7292a167afc5127cb63fb5005638b"
 
 
-@pytest.mark.parametrize(
-    ("base", "concept", "expected"),
-    [
-        ("miniature", Concept(name="Van Gogh", kind=ConceptKind.STYLE), "esd-miniature-van-gogh"),
-        (f"CompVis/stable-diffusion-v1-4@{COMMIT}", Concept(name="nudity", kind=ConceptKind.GLOBAL),
-         "esd-stable-diffusion-v1-4-133a221-nudity"),
-        ("miniature", Concept(name="red", kind=ConceptKind.GLOBAL, erase_from="car"), "esd-miniature-red-from-car"),
-    ],
-)  # fmt: skip
-def test_model_names_say_base_and_concept(base: str, concept: Concept, expected: str) -> None:
-    assert model_name(base, concept) == expected
+def erasure_of(name: str, erase_from: str | None = None) -> Erasure:
+    return ConceptEntry(name=name, kind=ConceptKind.GLOBAL, erase_from=erase_from).erasure
+
+
+def named(base: str, *erasures: Erasure) -> str:
+    return model_name(ErasureJob(base=base, base_digest="b" * 64, erasures=erasures))
+
+
+def test_model_names_say_base_and_concept() -> None:
+    assert named("miniature", erasure_of("Van Gogh")) == "esd-miniature-van-gogh"
+    hub = f"CompVis/stable-diffusion-v1-4@{COMMIT}"
+    assert named(hub, erasure_of("nudity")) == "esd-stable-diffusion-v1-4-133a221-nudity"
+    assert named("miniature", erasure_of("red", erase_from="car")) == "esd-miniature-red-from-car"
+
+
+def test_joint_models_are_named_after_all_their_concepts() -> None:
+    first = named("miniature", erasure_of("Van Gogh"), erasure_of("sun"))
+    assert first.startswith("esd-miniature-joint-van-gogh-sun-")
+    assert first != named("miniature", erasure_of("Van Gogh"), erasure_of("Sun"))
+    assert first != named("miniature", erasure_of("Van Gogh sun"))
 
 
 def test_folders_of_one_name_are_different_bases() -> None:
-    concept = Concept(name="sun", kind=ConceptKind.GLOBAL)
-    assert len({model_name(base, concept) for base in ("/a/model", "/b/model", "miniature", "/c/miniature")}) == 4
+    assert len({named(b, erasure_of("sun")) for b in ("/a/model", "/b/model", "miniature", "/c/miniature")}) == 4
+
+
+def test_a_joint_job_of_many_concepts_is_registered(make: Callable[..., Made]) -> None:
+    """More settings than MLflow takes in one request."""
+    names = tuple(f"thing {number}" for number in range(12))
+    version = make(names).register()
+    params = tracking.client().get_run(version.run_id).data.params
+    assert {params[f"{erasure.concept.slug}.name"] for erasure in version.job.erasures} == set(names)
+    assert version.job.concepts == make(names, after=2).job.concepts
+    assert version.model.startswith("esd-miniature-joint-")

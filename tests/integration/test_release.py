@@ -280,7 +280,7 @@ def test_the_model_card_tells_how_to_use_it_and_what_was_measured(downloaded: Pa
     for heading in ("## Load it", "## Intended use", "## Figures", "## Limits"):
         assert heading in body
     code = body.split("```python\n")[1].split("```")[0]
-    assert len(code.strip().splitlines()) == 5
+    assert len(code.strip().splitlines()) == 6
     compile(code, "card", "exec")
 
 
