@@ -15,6 +15,7 @@ from esd_core.errors import InvalidInput
 from esd_core.evaluation.gates import Gates
 from esd_core.recipe import (
     Anchor,
+    Keep,
     ParameterSubset,
     Precision,
     Recipe,
@@ -117,6 +118,8 @@ class ConceptEntry(BaseModel):
     points_per_rollout: int | None = Field(None, ge=1, le=1000, title="Points per rollout")
     reuse: int | None = Field(None, ge=1, le=100, title="Reuse of a point")
     timestep_choice: TimestepChoice | None = Field(None, title="Timestep choice")
+    keep: Keep | None = Field(None, title="Keep", description="What is held to the frozen model at the same x_t.")
+    keep_weight: float | None = Field(None, gt=0, le=100, title="Weight of what is kept")
     precision: Precision | None = Field(None, title="Precision")
     updates: Updates | None = Field(None, title="Updates")
     seed: int | None = Field(None, ge=0, lt=2**31, title="Seed")
@@ -128,7 +131,7 @@ class ConceptEntry(BaseModel):
     def erasure(self) -> Erasure:
         """The concept with its complete recipe: this row's settings over those of the named recipe."""
         concept = Concept(**self.model_dump(include=set(Concept.model_fields)))
-        named = named_recipe(self.recipe, named_in_prompts=self.kind is ConceptKind.STYLE)
+        named = named_recipe(self.recipe, self.kind.value)
         own = self.model_dump(include=set(Recipe.model_fields), exclude_none=True)
         return Erasure(concept=concept, recipe=Recipe(**{**named, **own}))
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from esd_core.backbones.base import Backbone, Conditioning
 from esd_core.concepts import Erasure, ErasureJob
-from esd_core.recipe import Anchor, Recipe
+from esd_core.recipe import Anchor, Keep, Recipe
 from esd_core.score_bank import Points, Prompts
+
+WORD_PROMPTS = 32  # of random words, kept at the points of a concept
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """One prompt. A kept one is held to the frozen model's prediction: the target with eta 0, anchored on itself."""
+    """One prompt. A kept one is held to the frozen model's prediction: the target with eta 0, anchored on itself.
+
+    companions: other prompts that are kept at the same points, the empty one first.
+    """
 
     part: int  # number of the concept in its job
     text: str
@@ -22,6 +29,8 @@ class Lesson:
     keeps: bool
     recipe: Recipe
     erase_from: str | None = None
+    companions: tuple[Conditioning, ...] = ()
+    companion_texts: tuple[str, ...] = ()
 
     @property
     def texts(self) -> tuple[str, str]:
@@ -35,12 +44,25 @@ class Lesson:
         return points.target(self.recipe.anchor, negative_guidance)
 
 
+def word_pairs(vocabulary: Sequence[str], names: Sequence[str], count: int, seed: int) -> list[str]:
+    """`count` prompts of two random words of a vocabulary, none of them in the concept's names."""
+    own = {word for name in names for word in name.lower().split()}
+    words = [word for word in vocabulary if word not in own]
+    drawn = random.Random(seed)
+    return [f"{drawn.choice(words)} {drawn.choice(words)}" for _ in range(count)] if words else []
+
+
 def lessons_of(job: ErasureJob, backbone: Backbone) -> list[Lesson]:
     """The job's lessons, concept by concept: its names, then what it retains."""
     null = backbone.encode("")
     lessons: list[Lesson] = []
     for part, erasure in enumerate(job.erasures):
-        lessons += [_erasing(part, erasure, name, backbone, null) for name in erasure.concept.names]
+        texts = companion_texts(erasure, backbone.vocabulary())
+        companions = tuple(null if text == "" else backbone.encode(text) for text in texts)
+        source = erasure.concept.erase_from
+        for name in erasure.concept.names:
+            prompts = Prompts(backbone.encode(name), null, backbone.encode(source) if source else None)
+            lessons.append(Lesson(part, name, prompts, False, erasure.recipe, source, companions, texts))
         lessons += [
             Lesson(part, text, Prompts(backbone.encode(text), null), True, erasure.recipe)
             for text in erasure.concept.retain
@@ -48,7 +70,12 @@ def lessons_of(job: ErasureJob, backbone: Backbone) -> list[Lesson]:
     return lessons
 
 
-def _erasing(part: int, erasure: Erasure, name: str, backbone: Backbone, null: Conditioning) -> Lesson:
-    source = erasure.concept.erase_from
-    prompts = Prompts(backbone.encode(name), null, backbone.encode(source) if source else None)
-    return Lesson(part, name, prompts, False, erasure.recipe, source)
+def companion_texts(erasure: Erasure, vocabulary: Sequence[str]) -> tuple[str, ...]:
+    """The prompts that the recipe keeps at the concept's points, the empty one first."""
+    match erasure.recipe.keep:
+        case Keep.NOTHING:
+            return ()
+        case Keep.EMPTY:
+            return ("",)
+        case Keep.EMPTY_AND_WORDS:
+            return ("", *word_pairs(vocabulary, erasure.concept.names, WORD_PROMPTS, erasure.recipe.seed + 1))

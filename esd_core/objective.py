@@ -22,6 +22,8 @@ def esd_target(
     return eps_anchor - negative_guidance * (eps_concept - eps_null)
 
 
-def esd_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean squared error over all elements, a scalar (Gandikota et al., eq. 7)."""
-    return F.mse_loss(prediction, target)
+def esd_loss(prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean squared error over all elements, a scalar (Gandikota et al., eq. 7); weight: (B,), of each sample."""
+    if weight is None:
+        return F.mse_loss(prediction, target)
+    return (weight * (prediction - target).square().flatten(1).mean(1)).mean()

@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from esd_core import digest
-
+from esd_core.backbones.base import Backbone
 from esd_core.lessons import Lesson
 from esd_core.recipe import Recipe
+from esd_core.rollout import Predict
 from esd_core.schedule import shuffled
-from esd_core.score_bank import Points, collect, start_noise
+from esd_core.score_bank import Points, Prompts, accompanied, collect, start_noise
 from esd_core.student import Student
 
 SMALL_LATENTS = 4096  # numbers in one sample's latents
@@ -51,21 +52,36 @@ class PointSource(ABC):
         """What a checkpoint must hold so that the same points are drawn after it."""
         return {}
 
-    def restore(self, tensors: dict[str, torch.Tensor]) -> None:
+    def restore(self, tensors: dict[str, torch.Tensor]) -> None:  # noqa: B027 - a bank has nothing to restore
         """Continue from `state()`."""
 
-    def _roll_out(self, predict: Any, seeds: Sequence[int], order_seed: int) -> Points:
-        backbone, recipe = self.student.backbone, self.lesson.recipe
-        noise = start_noise(backbone.latent_shape, seeds, backbone.working_dtype).to(backbone.device)
-        return collect(
-            backbone.sampler(recipe.sampler, recipe.rollout_steps),
-            predict,
-            self.student.predict_frozen,
-            noise,
-            self.lesson.prompts,
-            recipe,
-            torch.Generator().manual_seed(order_seed),
-        )
+    def _roll_out(self, seeds: Sequence[int], predict: Predict | None = None) -> Points:
+        lesson, teach = self.lesson, self.student.predict_frozen
+        points = roll_out(self.student, lesson.prompts, lesson.recipe, seeds, predict)
+        if not lesson.companions:
+            return points
+        return accompanied(points, lesson.companions, teach, 2 * rollouts_at_once(self.student.backbone))
+
+
+def roll_out(
+    student: Student, prompts: Prompts, recipe: Recipe, seeds: Sequence[int], predict: Predict | None = None
+) -> Points:
+    """Points of one trajectory for each seed, sampled with the frozen model unless `predict` samples them."""
+    backbone = student.backbone
+    return collect(
+        backbone.sampler(recipe.sampler, recipe.rollout_steps),
+        predict or student.predict_frozen,
+        student.predict_frozen,
+        start_noise(backbone.latent_shape, seeds, backbone.working_dtype).to(backbone.device),
+        prompts,
+        recipe,
+        torch.Generator().manual_seed(seeds[0]),
+    )
+
+
+def rollouts_at_once(backbone: Backbone) -> int:
+    """Trajectories in one batch: large ones would take more memory than training does, and gain nothing."""
+    return ROLLOUTS_AT_ONCE if math.prod(backbone.latent_shape) <= SMALL_LATENTS else LARGE_ROLLOUTS_AT_ONCE
 
 
 class Bank(PointSource):
@@ -80,8 +96,7 @@ class Bank(PointSource):
     def fill(self, bar: tqdm[Any]) -> None:
         """Make what is not on disk yet; `bar` counts rollouts."""
         parts = []
-        small = math.prod(self.student.backbone.latent_shape) <= SMALL_LATENTS
-        at_once = ROLLOUTS_AT_ONCE if small else LARGE_ROLLOUTS_AT_ONCE
+        at_once = rollouts_at_once(self.student.backbone)
         for first in range(0, self.rollouts, at_once):
             count = min(at_once, self.rollouts - first)
             parts.append(self._batch(first, count))
@@ -99,7 +114,7 @@ class Bank(PointSource):
         points = load_points(path)
         if points is None:
             start = self.lesson.recipe.seed * 100_003 + first
-            points = self._roll_out(self.student.predict_frozen, range(start, start + count), start)
+            points = self._roll_out(range(start, start + count))
             save_points(path, points)
         return points
 
@@ -107,7 +122,8 @@ class Bank(PointSource):
         """Names the content of a batch of rollouts: same name, same points."""
         lesson, dtype = self.lesson, str(self.student.backbone.dtype)
         settings = lesson.recipe.model_dump(mode="json", include=ROLLOUT_SETTINGS)
-        return digest.of_json([self.base_digest, lesson.texts, dtype, settings, lesson.recipe.seed, first, count])[:20]
+        rolled_out = [self.base_digest, lesson.texts, lesson.companion_texts, dtype, settings, lesson.recipe.seed]
+        return digest.of_json([*rolled_out, first, count])[:20]
 
 
 class OnPolicy(PointSource):
@@ -136,7 +152,7 @@ class OnPolicy(PointSource):
     def _sample(self, segment: int) -> None:
         generator = torch.Generator().manual_seed(self._seed(segment))
         seeds = torch.randint(2**31, (self.lesson.recipe.batch_size,), generator=generator).tolist()
-        self.points = self._roll_out(self.student.predict, seeds, self._seed(segment))
+        self.points = self._roll_out(seeds, self.student.predict)
         self.segment = segment
 
     def state(self) -> dict[str, torch.Tensor]:

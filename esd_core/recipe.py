@@ -53,6 +53,12 @@ class Updates(StrEnum):
     IN_PLACE = "in-place"  # in the model's own precision, as the authors' current code: in bfloat16 most round away
 
 
+class Keep(StrEnum):
+    NOTHING = "nothing"  # the published algorithms
+    EMPTY = "empty"  # the empty prompt's prediction at the same x_t; the bank knows it
+    EMPTY_AND_WORDS = "empty-and-words"  # in turn with two random words of the tokenizer's vocabulary
+
+
 class Recipe(BaseModel):
     """Settings of one erasure. Part of the job's digest. What is None is chosen by measuring the model."""
 
@@ -77,13 +83,15 @@ class Recipe(BaseModel):
     timestep_choice: TimestepChoice = Field(
         TimestepChoice.SAMPLER, description="Timestep given to teacher and student."
     )
+    keep: Keep = Field(Keep.NOTHING, description="What the student is held to beside its target, at the same x_t.")
+    keep_weight: float = Field(1.0, gt=0, le=100, description="Weight of what is kept and retained, beside the target.")
     precision: Precision = Field(Precision.AUTO, description="Numbers that the model computes in.")
     updates: Updates = Field(Updates.MASTER, description="Where optimizer steps are added up.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seeds rollouts and the order of points.")
 
     @property
     def is_tuned(self) -> bool:
-        """Whether anything is left to be chosen by measuring the model."""
+        """Whether anything is to be chosen by measuring the model."""
         return None in (self.negative_guidance, self.iterations, self.learning_rate)
 
 
@@ -93,9 +101,24 @@ class RecipeName(StrEnum):
     AUTHORS_2025 = "authors-2025"  # the authors' current code
 
 
+# What the tuned recipe leaves nobody to choose, by kind of concept; learning rate, eta and steps are measured.
+_TUNED: dict[str, dict[str, Any]] = {
+    kind: {
+        "subset": subset,
+        "batch_size": 1,
+        "rollout_steps": 20,
+        "points_per_rollout": 20,
+        "reuse": 4,
+        "keep": keep,
+    }
+    for kind, subset, keep in (
+        ("style", ParameterSubset.ESD_X, Keep.EMPTY_AND_WORDS),
+        ("object", ParameterSubset.ESD_U, Keep.EMPTY_AND_WORDS),
+        ("global", ParameterSubset.ESD_U, Keep.EMPTY),
+    )
+}
 # The two published algorithms (paper and first code; esd_sd.py of the authors' repository, commit 25613d2).
 _PUBLISHED: dict[RecipeName, dict[str, Any]] = {
-    RecipeName.AUTO: {},
     RecipeName.PAPER: {
         "negative_guidance": 1.0,
         "anchor": Anchor.EMPTY,
@@ -131,10 +154,15 @@ _PUBLISHED: dict[RecipeName, dict[str, Any]] = {
 }
 
 
-def named_recipe(name: RecipeName, named_in_prompts: bool) -> dict[str, Any]:
-    """Settings of a recipe by name. Concepts that prompts name (styles) are erased from cross-attention, objects and
-    what appears unasked from everything else, as the paper does; the authors' current code selects the latter anew."""
-    if named_in_prompts:
+def named_recipe(name: RecipeName, kind: str) -> dict[str, Any]:
+    """Settings of a recipe by name, for a kind of concept: style, object or global.
+
+    Styles, which prompts name, are erased from cross-attention, objects and what appears unasked from everything else,
+    as the paper does; the authors' current code selects the latter anew.
+    """
+    if name is RecipeName.AUTO:
+        return _TUNED[kind]
+    if kind == "style":
         subset = ParameterSubset.ESD_X
     else:
         subset = ParameterSubset.ESD_U_AUTHORS if name is RecipeName.AUTHORS_2025 else ParameterSubset.ESD_U

@@ -16,20 +16,14 @@ class Row:
     index: int
 
 
-def interleaved(counts: Sequence[int]) -> list[int]:
-    """Fair order of concepts: `counts[i]` times i, at every moment as evenly advanced as can be.
+def next_in_turn(done: Sequence[int], limits: Sequence[int], resting: Sequence[bool]) -> int | None:
+    """Whose step is next: the concept that is least advanced, of those not resting or at their limit; None at the end.
 
-    >>> interleaved([2, 4])
-    [0, 1, 1, 0, 1, 1]
+    >>> next_in_turn([1, 1], [2, 4], [False, False])
+    1
     """
-    done = [0] * len(counts)
-    order = []
-    for _ in range(sum(counts)):
-        open_ones = (i for i in range(len(counts)) if done[i] < counts[i])
-        chosen = min(open_ones, key=lambda i: (done[i] / counts[i], i))
-        done[chosen] += 1
-        order.append(chosen)
-    return order
+    open_ones = [i for i in range(len(done)) if done[i] < limits[i] and not resting[i]]
+    return min(open_ones, key=lambda i: (done[i] / limits[i], i), default=None)
 
 
 def rows_of_step(step: int, batch_size: int, erased: Sequence[int], kept: Sequence[int]) -> list[Row]:

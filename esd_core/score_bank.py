@@ -8,14 +8,14 @@ optimizer step. A bank depends on the base, the prompts and the rollouts, never 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from esd_core.backbones.base import Conditioning, repeat
+from esd_core.backbones.base import Conditioning, concatenate, repeat
 from esd_core.objective import esd_target
 from esd_core.recipe import Anchor, Recipe, TimestepChoice
 from esd_core.rollout import Predict, RolloutPoint, guided_rollout
@@ -40,13 +40,19 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Points:
-    """N training points. latents and eps_*: (N, ...); timesteps: (N,). eps_anchor: of what is erased from."""
+    """N training points. latents and eps_*: (N, ...); timesteps: (N,).
+
+    eps_anchor: of what is erased from. companion: (N,), number of the other prompt that is kept at the same point, and
+    eps_kept what the frozen model predicts for it.
+    """
 
     latents: torch.Tensor
     timesteps: torch.Tensor
     eps_concept: torch.Tensor
     eps_null: torch.Tensor
     eps_anchor: torch.Tensor | None = None
+    companion: torch.Tensor | None = None
+    eps_kept: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -131,7 +137,8 @@ def collect(
     wanted = torch.stack([torch.randperm(steps, generator=generator)[:kept] for _ in range(batch)])
     last = int(wanted.max())
     parts: list[Points] = []
-    for point in guided_rollout(predict, scheduler, noise, prompts.prompt, prompts.null, recipe.start_guidance):
+    told = (prompts.prompt, prompts.null, recipe.start_guidance)
+    for point in guided_rollout(predict, scheduler, noise, *told, generator):
         rows = (wanted == point.step).any(dim=1).nonzero().flatten()
         if len(rows):
             timesteps = point.timestep.expand(len(rows))
@@ -174,3 +181,22 @@ def taught(
         eps_anchor=eps_prompt if erasing_from else None,
     )
     return result.to(torch.device("cpu"))
+
+
+def accompanied(points: Points, companions: Sequence[Conditioning], teach: Predict, at_once: int) -> Points:
+    """The points with another prompt at each, which the student shall predict as before: every second the empty
+    prompt, which is companion number 0, the others in turn. Costs an evaluation for each of the others."""
+    count = len(points)
+    if len(companions) > 1:
+        turns = torch.arange(count)
+        companion = torch.where(turns % 2 == 0, 0, 1 + turns // 2 % (len(companions) - 1))
+    else:
+        companion = torch.zeros(count, dtype=torch.long)
+    eps_kept = points.eps_null.clone()
+    others = companion.nonzero().flatten()
+    for rows in others.split(at_once) if len(others) else ():
+        told = concatenate([companions[int(number)] for number in companion[rows]])
+        device = next(iter(told.values())).device
+        latents, timesteps = points.latents[rows].to(device), points.timesteps[rows].to(device)
+        eps_kept[rows] = teach(latents, timesteps, told).cpu()
+    return replace(points, companion=companion, eps_kept=eps_kept)

@@ -6,18 +6,22 @@ Frozen predictions come from the same module with the original tensors swapped i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
-from esd_core.backbones.base import Backbone, Conditioning
+from esd_core.backbones.base import Backbone, Conditioning, concatenate
 from esd_core.errors import ErasureFailed
 from esd_core.master_adam import MasterAdam
 from esd_core.objective import esd_loss
 from esd_core.parameters import select
 from esd_core.recipe import ParameterSubset, Updates
+
+# A backward pass in forward passes of the same samples, counted in FLOPs (benchmarks/cost.py): through everything
+# for activations, and once more for the weights that train, which in cross-attention are few.
+BACKWARD_COST = {ParameterSubset.ESD_X: 1.1, ParameterSubset.ESD_X_STRICT: 1.1}
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,24 @@ class Batch:
     timesteps: torch.Tensor
     conditioning: Conditioning
     target: torch.Tensor
+    weight: torch.Tensor | None = None  # (B,)
+
+    def to(self, device: torch.device) -> Batch:
+        told = {name: tensor.to(device) for name, tensor in self.conditioning.items()}
+        weight = None if self.weight is None else self.weight.to(device)
+        return Batch(self.latents.to(device), self.timesteps.to(device), told, self.target.to(device), weight)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Batch]) -> Batch:
+        """Batches one after the other; those without weights count as one."""
+        weights = [torch.ones(len(p.latents), device=p.latents.device) if p.weight is None else p.weight for p in parts]
+        return Batch(
+            torch.cat([part.latents for part in parts]),
+            torch.cat([part.timesteps for part in parts]),
+            concatenate([part.conditioning for part in parts]),
+            torch.cat([part.target for part in parts]),
+            None if all(part.weight is None for part in parts) else torch.cat(weights),
+        )
 
 
 class Student:
@@ -46,6 +68,7 @@ class Student:
         self.optimizer = MasterAdam(self.parameters, masters=updates is Updates.MASTER)
         self._originals = {name: p.detach().clone() for name, p in self.parameters.items() if keeps_originals}
         self._changed = False
+        self.backward_cost = 0.0  # in forward passes of a sample
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -74,21 +97,35 @@ class Student:
     def gradients(self, batch: Batch, subset: ParameterSubset) -> float:
         """Mean squared error of the batch, its gradients left in the subset's parameters.
 
-        A backward pass is counted as two evaluations for each sample. Raises ErasureFailed when it is not finite.
+        Raises ErasureFailed when it is not finite.
         """
         for name, parameter in self.parameters.items():
             parameter.requires_grad_(name in self.subsets[subset])
             parameter.grad = None
         prediction = self.backbone.predict(batch.latents, batch.timesteps, batch.conditioning)
-        loss = esd_loss(prediction, batch.target)
+        loss = esd_loss(prediction, batch.target, batch.weight)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise ErasureFailed(
                 f"the loss became {value}: lower learning_rate or negative_guidance; the last checkpoint is kept"
             )
         loss.backward()
-        self.backbone.evaluations += 2 * len(batch.latents)
+        self.backward_cost += BACKWARD_COST.get(subset, 2.0) * len(batch.latents)
         return value
+
+    @contextmanager
+    def moved_against_gradients(self, distance: float) -> Iterator[None]:
+        """Within this block every parameter with a gradient stands `distance` against its sign: Adam's first step."""
+        moved = {name: p.data for name, p in self.parameters.items() if p.grad is not None}
+        try:
+            for name, tensor in moved.items():
+                gradient = self.parameters[name].grad
+                assert gradient is not None
+                self.parameters[name].data = tensor - distance * gradient.sign()
+            yield
+        finally:
+            for name, tensor in moved.items():
+                self.parameters[name].data = tensor
 
     def step(self, batch: Batch, subset: ParameterSubset, learning_rate: float) -> float:
         """One optimizer step on the subset; returns the loss before it."""

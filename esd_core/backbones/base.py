@@ -72,6 +72,11 @@ class Backbone(ABC):
     def denoise(self, latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """The denoiser's own output, all tensors in its dtype."""
 
+    def vocabulary(self) -> list[str]:
+        """Whole words of three letters or more that the text encoder's tokenizer knows, sorted."""
+        words = {token.removesuffix("</w>") for token in self.pipeline.tokenizer.get_vocab() if token.endswith("</w>")}
+        return sorted(word for word in words if word.isascii() and word.isalpha() and len(word) >= 3)
+
     def predict(self, latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """What the denoiser predicts (noise, v or velocity, as it was trained), like `latents`."""
         self.evaluations += len(latents)

@@ -74,7 +74,7 @@ def test_damaged_files_are_made_again(file: str, base: ResolvedBase, tmp_path: P
 def test_a_finished_job_is_not_done_again(base: ResolvedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = make_job(base, subset="esd-x")
     first = run(job, base, tmp_path)
-    loading = "esd_core.erasure.load_backbone"
+    loading = "esd_core.training.load_backbone"
     monkeypatch.setattr(loading, lambda *_: pytest.fail("the base was loaded for a finished job"))
     assert run(job, base, tmp_path) == first
 
@@ -94,9 +94,10 @@ def test_only_the_subset_changes_and_the_loss_falls(base: ResolvedBase, tmp_path
 
 
 def test_evaluations_are_counted(base: ResolvedBase, tmp_path: Path) -> None:
-    """12 steps of 2 points, 4 kept of each rollout: 6 rollouts of 4 guided steps; a training step counts three."""
+    """12 steps of 2 points, 4 kept of each rollout: 6 rollouts of 4 guided steps; a backward pass counts 1.1."""
     outcome = run(make_job(base, subset="esd-x", points_per_rollout=4), base, tmp_path)
-    assert outcome.unet_evaluations == 6 * 4 * 2 + 12 * 2 * 3
+    assert outcome.unet_evaluations == 6 * 4 * 2 + 12 * 2
+    assert outcome.forward_equivalents == pytest.approx(6 * 4 * 2 + 12 * 2 * 2.1)
 
 
 def test_frozen_predictions_stay_frozen(base: ResolvedBase) -> None:
@@ -136,7 +137,7 @@ def test_an_exploding_loss_stops_and_keeps_the_last_good_checkpoint(
         run(job, base, tmp_path)
     assert not (tmp_path / "weights.safetensors").exists()
     with safe_open(tmp_path / "checkpoint.safetensors", framework="pt") as f:
-        assert len(f.get_tensor("losses")) == 28  # a tenth of 40 steps apart
+        assert len(json.loads(f.metadata()["progress"])["losses"]) == 28  # a tenth of 40 steps apart
 
 
 def test_updates_do_not_round_away(base: ResolvedBase, tmp_path: Path) -> None:

@@ -7,7 +7,17 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esd_core.schedule import Row, interleaved, rows_needed, rows_of_step, shuffled
+from esd_core.schedule import Row, next_in_turn, rows_needed, rows_of_step, shuffled
+
+
+def interleaved(counts: list[int]) -> list[int]:
+    """Whose turn it is, until every concept has had its steps."""
+    done, order = [0] * len(counts), []
+    while (chosen := next_in_turn(done, counts, [False] * len(counts))) is not None:
+        done[chosen] += 1
+        order.append(chosen)
+    return order
+
 
 counts_of_steps = st.lists(st.integers(0, 40), min_size=1, max_size=6)
 small = st.integers(1, 6)
@@ -32,6 +42,11 @@ def test_no_concept_is_ahead_of_another_by_more_than_one_of_its_steps(counts: li
 @given(st.integers(1, 30), small)
 def test_equal_concepts_take_turns(steps: int, concepts: int) -> None:
     assert interleaved([steps] * concepts) == list(range(concepts)) * steps
+
+
+def test_a_resting_concept_is_passed_over() -> None:
+    assert next_in_turn([0, 5], [10, 10], [True, False]) == 1
+    assert next_in_turn([0, 5], [10, 10], [True, True]) is None
 
 
 @given(steps=st.integers(1, 30), batch=small, erased=small, kept=st.integers(0, 4))
