@@ -21,7 +21,7 @@ from esd_core.concepts import MINIATURE, ErasureJob
 from esd_core.errors import RegistryError
 from esd_core.evaluation.gates import Verdict
 from esd_core.evaluation.results import EvaluationReport
-from tasks import tracking
+from tasks import runs, tracking
 from tasks.model_card import version_description
 from tasks.settings import get_settings
 
@@ -39,7 +39,6 @@ FILES = (WEIGHTS, REPORT, GRID, EVALUATION)  # what every version has
 CANDIDATE, APPROVED, RELEASED = "candidate", "approved", "released"  # aliases
 FORMAT = "1"  # of the tags below; other systems' versions do not carry it
 _OURS = f"tags.`esd.format` = '{FORMAT}'"
-_BATCH = 1000  # metrics that MLflow takes in one call
 
 
 class RegisteredVersion(BaseModel):
@@ -101,9 +100,9 @@ def register_version(
     if version is None:
         with tracking.errors(f"job {job.digest[:12]} cannot be registered"):
             client = tracking.client()
-            run = _run_of(client, job)
-            _log_run(client, run, job, outcome, report)
-            _log_files(client, run, files)
+            run = runs.run_of(client, job)
+            runs.log_run(client, run, job, outcome, report)
+            runs.log_files(client, run, files)
             client.set_terminated(run.info.run_id)
             version = _create_version(client, run, job, report, verdict, digests)
     if version.version == max(v.version for v in _search(f"name = '{version.model}' AND {_OURS}")):
@@ -163,46 +162,6 @@ def _checked_digests(outcome: ErasureOutcome, report: EvaluationReport, files: M
             f"cannot register {outcome.job.name}: {files[WEIGHTS]} is not what was made and evaluated; evaluate again"
         )
     return digests
-
-
-def _run_of(client: MlflowClient, job: ErasureJob) -> Run:
-    """The job's run: what an interrupted attempt left, or a new one."""
-    experiment = tracking.experiment_id(client)
-    left = client.search_runs([experiment], f"tags.`esd.job_digest` = '{job.digest}'", max_results=1)
-    if left:
-        return left[0]
-    tags = {"esd.job_digest": job.digest, "esd.base": job.base, "esd.concept": job.name}
-    return client.create_run(experiment, run_name=f"{job.slug} {job.digest[:8]}", tags=tags)
-
-
-def _log_run(
-    client: MlflowClient, run: Run, job: ErasureJob, outcome: ErasureOutcome, report: EvaluationReport
-) -> None:
-    """Parameters, figures and the loss of every step; the fixed timestamp makes writing them twice change nothing."""
-    from mlflow.entities import Metric, Param
-
-    at = run.info.start_time
-    settings = {**job.settings, "base": job.base_digest}
-    costs = {"unet_evaluations": outcome.unet_evaluations, "seconds": outcome.seconds, "final_loss": outcome.final_loss}
-    figures = {**report.metrics, **costs}
-    for probe in (*report.erased, *report.others):
-        name = " ".join(re.sub(r"[^\w\-./ ]", " ", probe.probe).split())  # what MLflow takes
-        figures |= {f"before/{name}": probe.before, f"after/{name}": probe.after}
-    metrics = [Metric(name, float(value), at, 0) for name, value in figures.items()]
-    steps = (json.loads(line) for line in outcome.history.read_text(encoding="utf-8").splitlines())
-    metrics += [Metric("loss", float(step["loss"]), at, int(step["step"])) for step in steps]
-    client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in settings.items()])
-    for first in range(0, len(metrics), _BATCH):
-        client.log_batch(run.info.run_id, metrics=metrics[first : first + _BATCH])
-
-
-def _log_files(client: MlflowClient, run: Run, files: Mapping[str, Path]) -> None:
-    """Upload files under the names they have in `files`, which need not be their names on disk."""
-    with tempfile.TemporaryDirectory(prefix="esd-register-") as folder:
-        for name, path in files.items():
-            link = Path(folder) / name
-            link.symlink_to(path.resolve())
-            client.log_artifact(run.info.run_id, str(link))
 
 
 def _create_version(

@@ -10,6 +10,7 @@ from esd_core import digest
 from esd_core.evaluation.gates import Verdict
 from esd_core.evaluation.report import JobSection, write_job_report, write_run_report
 from esd_core.evaluation.results import EvaluationReport
+from esd_core.tuning import Tuned
 from tasks.jobs import JobFiles
 from tasks.night import Night, Settled
 from tasks.plan import PlannedJob
@@ -20,6 +21,7 @@ class Costs(BaseModel):
 
     unet_evaluations: int
     seconds: float
+    tuned: tuple[Tuned, ...] = ()
 
 
 def write_comparison(jobs_folder: Path, planned: PlannedJob, report: EvaluationReport) -> None:
@@ -60,6 +62,7 @@ def _section(jobs_folder: Path, planned: PlannedJob, verdict: Verdict, links: di
         loss_history=files.history,
         unet_evaluations=costs.unet_evaluations,
         seconds=costs.seconds,
+        tuned=costs.tuned,
         comparison=read_evaluation(compared) if compared and compared.is_file() else None,
         comparison_name=planned.comparison.method if planned.comparison else "",
         links=links,

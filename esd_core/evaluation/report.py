@@ -18,6 +18,7 @@ from esd_core.concepts import ErasureJob
 from esd_core.errors import EvaluationError
 from esd_core.evaluation.gates import GateResult, Verdict
 from esd_core.evaluation.results import EvaluationReport, ProbeResult
+from esd_core.tuning import Tuned
 
 CURVE_WIDTH, CURVE_HEIGHT = 640, 180  # SVG units
 CURVE_LEFT, CURVE_BOTTOM, CURVE_PAD = 52, 24, 8
@@ -36,6 +37,7 @@ class JobSection:
     loss_history: Path  # JSON lines with step and loss
     unet_evaluations: int
     seconds: float
+    tuned: tuple[Tuned, ...] = ()  # what was chosen by measuring
     comparison: EvaluationReport | None = None  # the same concept erased another way
     comparison_name: str = "ESD-x"
     links: dict[str, str] = field(default_factory=dict)
@@ -98,6 +100,7 @@ def _view(section: JobSection) -> dict[str, Any]:
         "others": [_row(probe) for probe in report.others],
         "metrics": report.metrics,
         "grid": _data_uri(section.grid),
+        "tuned": section.tuned,
         "curve": loss_curve(section.loss_history),
         "unet_evaluations": f"{section.unet_evaluations:,}",
         "duration": duration(section.seconds),

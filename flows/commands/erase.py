@@ -117,5 +117,8 @@ def erase(arguments: argparse.Namespace) -> int:
     outcome = erase_job(job, base, folder, machine_from(arguments, settings.machine), banks=settings.banks_folder)
     with whole_file(arguments.out) as partial:
         shutil.copyfile(outcome.weights, partial)
+    for tuned in outcome.tuned:
+        print(tuned.sentence)
+    print(f"cost: {outcome.forward_equivalents:,.0f} forward passes of one sample, {outcome.seconds:.0f} s")
     print(f"{arguments.out}: {job.name} erased with {job.method}, sha256 {outcome.weights_digest}")
     return 0
