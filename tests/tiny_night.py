@@ -39,7 +39,9 @@ def write_suite(folder: Path) -> Path:
     return path
 
 
-def write_list(folder: Path, base: Path, suite: Path, *, erased_at_most: float = 1.0, **settings: object) -> Path:
+def write_list(
+    folder: Path, base: Path, suite: Path, *, erased_at_most: float = 1.0, mode: str = "separate", **settings: object
+) -> Path:
     """A concept list of an object and an attribute; with erased_at_most 1 every gate passes, below it none."""
     house = {"name": "house", "kind": "object", **QUICK, **settings}
     sun = {"name": "sun", "kind": "global", "compare_with": "esd-x", **QUICK}
@@ -50,6 +52,7 @@ def write_list(folder: Path, base: Path, suite: Path, *, erased_at_most: float =
         "images_per_probe": 2,
         "gates": {"erased_at_most": erased_at_most, "others_drop_at_most": 1.0},
         "approval": "gates",
+        "mode": mode,
         "concepts": [house, sun],
     }
     path.write_text(yaml.safe_dump(whole))

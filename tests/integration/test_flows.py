@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.testing.utilities import prefect_test_harness
 
 from esd_core.concepts import load_concept_list
+from esd_core.weights import read_weights
 from flows.approve import approve
 from flows.nightly import nightly_erasure, parameters
 from flows.publish import publish
@@ -74,6 +75,27 @@ def test_a_night_publishes_and_the_next_one_finds_nothing_to_do(
     assert [row.version for row in again.settled] == [row.version for row in night.settled]
     assert [path.stat().st_mtime_ns for path in weights] == written
     assert "nothing had changed" in str(state.message)
+
+
+def test_a_joint_list_publishes_one_model_without_all_its_concepts(
+    settings: Settings, tiny_base: Path, suite: Path, tmp_path: Path
+) -> None:
+    concept_list = write_list(tmp_path, tiny_base, suite, mode="joint")
+    state, night = run_night(concept_list)
+    assert state.is_completed()
+    (row,) = night.settled
+    assert (row.concept, row.outcome) == ("house + sun", "published")
+    assert row.findings
+    assert [probe.concept for probe in row.findings.report.erased] == ["house", "sun"]
+    assert [probe.concept for probe in row.findings.report.others] == ["tree"]
+    assert row.release
+    assert release.verify(row.release.uri) == []
+    names = read_weights(JobFiles.of(settings.jobs_folder, row.planned.job).weights).tensors
+    assert "conv_in.weight" in names
+    assert not any(".attn2." in name for name in names)
+    assert plan_tonight(load_concept_list(concept_list)).all_unchanged
+    separate = plan_tonight(load_concept_list(write_list(tmp_path, tiny_base, suite)))
+    assert [planned.status for planned in separate.jobs] == [PlanStatus.NEW] * 2
 
 
 def test_what_another_machine_registered_is_recalled_and_reported(
