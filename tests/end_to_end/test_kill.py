@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def job_files(esd: Esd, concept_list: Path, concept: str) -> JobFiles:
 
 def steps_done(checkpoint: Path) -> int:
     with safe_open(checkpoint, framework="numpy") as f:
-        return len(f.get_tensor("losses"))
+        return len(json.loads(f.metadata()["progress"])["losses"])
 
 
 def finished_releases(esd: Esd) -> set[str]:
