@@ -108,13 +108,13 @@ _TUNED: dict[str, dict[str, Any]] = {
         "batch_size": 1,
         "rollout_steps": 20,
         "points_per_rollout": 20,
-        "reuse": 4,
+        "reuse": reuse,
         "keep": keep,
     }
-    for kind, subset, keep in (
-        ("style", ParameterSubset.ESD_X, Keep.EMPTY_AND_WORDS),
-        ("object", ParameterSubset.ESD_U, Keep.EMPTY_AND_WORDS),
-        ("global", ParameterSubset.ESD_U, Keep.EMPTY),
+    for kind, subset, reuse, keep in (
+        ("style", ParameterSubset.ESD_X, 2, Keep.EMPTY_AND_WORDS),
+        ("object", ParameterSubset.ESD_U, 4, Keep.EMPTY_AND_WORDS),
+        ("global", ParameterSubset.ESD_U, 4, Keep.NOTHING),
     )
 }
 # The two published algorithms (paper and first code; esd_sd.py of the authors' repository, commit 25613d2).

@@ -21,28 +21,33 @@ from esd_core.recipe import Anchor, Recipe
 
 class Action(StrEnum):
     CONTINUE = "continue"
+    SETTLE = "settle"  # the learning rate falls linearly to nothing: what single steps disturbed comes back
     RAISE = "raise"  # eta by one
     STOP = "stop"
 
 
 class Plan(BaseModel):
-    """What is the same for every base, found on two of them (docs/tuning.md)."""
+    """What is the same for every base, found on several of them (docs/tuning.md)."""
 
     model_config = ConfigDict(frozen=True)
 
     move: float  # share of the gap that Adam's first step moves the prediction by
     first_eta: float
     highest_eta: float = 5.0
-    stage_steps: int  # at one eta before it is raised
-    first_check: int = 60
+    stage_steps: int = 80  # at one eta before it is raised
+    first_check: int
     check_every: int = 20
-    most_steps: int = 280
-    erased: float = -0.12  # remainder at which the concept counts as gone
+    settle_steps: int = 40
+    most_steps: int
+    enough: float  # remainder at which the concept is gone as a rule
+    sure: float  # remainder to reach as long as the rest of the model stays as it was
+    interference_limit: float = 0.75  # what counts as that
+    settling_gains: float = 0.08  # by which the remainder falls while settling, as a rule
 
 
-STYLE = Plan(move=1.0, first_eta=1.0, stage_steps=100)
-OBJECT = Plan(move=1.0, first_eta=3.0, stage_steps=80)
-GLOBAL = Plan(move=4.0, first_eta=2.0, stage_steps=80)
+STYLE = Plan(move=0.7, first_eta=2.0, first_check=40, most_steps=160, enough=-0.1, sure=-0.35)
+OBJECT = Plan(move=2.0, first_eta=3.0, first_check=60, most_steps=280, enough=-0.1, sure=-0.35)
+GLOBAL = Plan(move=4.0, first_eta=3.0, first_check=40, most_steps=280, enough=0.25, sure=0.15)
 PLANS = {"style": STYLE, "object": OBJECT, "global": GLOBAL}
 
 
@@ -50,6 +55,7 @@ class Check(BaseModel):
     """What held-out points say after `step` steps of the concept, the last of them at `eta`.
 
     interference: change of the guided prediction of retained and of random prompts, as a share of their guidance.
+    settled: at the end of a settling.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -59,6 +65,7 @@ class Check(BaseModel):
     eta: float
     remainder: float
     interference: float
+    settled: bool
 
 
 class Decision(BaseModel):
@@ -109,12 +116,20 @@ def most_steps(recipe: Recipe, plan: Plan) -> int:
     return recipe.iterations or plan.most_steps
 
 
-def is_due(step: int, recipe: Recipe, plan: Plan) -> bool:
-    """Whether to look at the held-out points after this step. Fixed iterations and eta leave nothing to decide."""
-    if not recipe.is_tuned or (recipe.iterations and recipe.negative_guidance):
+def learning_rate_share(checks: Sequence[Check], step: int, recipe: Recipe, plan: Plan) -> float:
+    """Share of the learning rate for the concept's step number `step`, from 1: it falls linearly while settling."""
+    if not checks or decide(checks, recipe, plan).action is not Action.SETTLE:
+        return 1.0
+    return 1.0 - (step - checks[-1].step) / (plan.settle_steps + 1)
+
+
+def is_due(checks: Sequence[Check], step: int, recipe: Recipe, plan: Plan) -> bool:
+    """Whether to look at the held-out points after this step; a fixed number of steps leaves nothing to decide."""
+    if recipe.iterations is not None:
         return False
-    last = step == most_steps(recipe, plan)
-    return last or (step >= plan.first_check and step % plan.check_every == 0)
+    if checks and decide(checks, recipe, plan).action is Action.SETTLE:
+        return step == checks[-1].step + plan.settle_steps
+    return step >= plan.first_check and step % plan.check_every == 0
 
 
 def eta_after(checks: Sequence[Check], recipe: Recipe, plan: Plan) -> float:
@@ -124,17 +139,26 @@ def eta_after(checks: Sequence[Check], recipe: Recipe, plan: Plan) -> float:
     return checks[-1].eta + (decide(checks, recipe, plan).action is Action.RAISE)
 
 
+def wanted(interference: float, plan: Plan) -> float:
+    """The remainder to reach: further than enough as long as the rest of the model stays as it was."""
+    return plan.enough if interference >= plan.interference_limit else plan.sure
+
+
 def decide(checks: Sequence[Check], recipe: Recipe, plan: Plan) -> Decision:
     """What to do after the last check."""
     last = checks[-1]
-    looked = f"guidance remainder {last.remainder:.2f} on held-out points"
-    if last.remainder <= plan.erased and recipe.iterations is None:
-        return Decision(action=Action.STOP, reason=f"gone: {looked}, at most {plan.erased:g} was asked")
-    if last.step >= most_steps(recipe, plan):
-        gone = "gone" if last.remainder <= plan.erased else "NOT gone"
-        return Decision(action=Action.STOP, reason=f"{gone} after the most steps allowed: {looked}")
-    before = max((check.step for check in checks if check.eta < last.eta), default=0)
+    looked = f"guidance remainder {last.remainder:.2f}, interference {last.interference:.2f}"
+    goal = wanted(last.interference, plan)
+    out_of_steps = last.step + plan.settle_steps >= plan.most_steps
+    if last.settled and last.remainder <= goal:
+        return Decision(action=Action.STOP, reason=f"gone: {looked}")
+    if last.settled and out_of_steps:
+        verdict = "gone" if last.remainder <= plan.enough else "NOT gone"
+        return Decision(action=Action.STOP, reason=f"{verdict} when the most steps were done: {looked}")
+    if not last.settled and (out_of_steps or last.remainder <= goal + plan.settling_gains):
+        return Decision(action=Action.SETTLE, reason=looked)
+    stage_start = max((check.step for check in checks if check.eta < last.eta), default=0)
     may_rise = recipe.negative_guidance is None and last.eta < plan.highest_eta
-    if may_rise and last.remainder > plan.erased and last.step - before >= plan.stage_steps:
-        return Decision(action=Action.RAISE, reason=f"{looked} after {last.step - before} steps at eta {last.eta:g}")
+    if may_rise and (last.settled or last.step - stage_start >= plan.stage_steps):
+        return Decision(action=Action.RAISE, reason=looked)
     return Decision(action=Action.CONTINUE, reason=looked)
