@@ -7,13 +7,15 @@ the backward pass, and the gradient freed; the gradients never exist all togethe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
 import torch
 from torch import nn
 from torch.optim.adam import adam
+
+from esd_core.tensor_file import Stored, in_memory
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # Kingma & Ba 2015, and torch's defaults
 CHUNK = {"cpu": 1 << 18, "cuda": 1 << 24}  # elements at a time; on a CPU their float32 copies stay in its cache
@@ -88,26 +90,36 @@ class MasterAdam:
             split_into(master, weight, low[0])
             first.copy_(moment)
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Moments and step counts, flat; with the masters as `weights/NAME`, what `restore` takes."""
-        tensors: dict[str, torch.Tensor] = {}
+    def masters(self) -> dict[str, Stored]:
+        """Every trained tensor in its full precision, made when it is read."""
+        wide = {name: torch.float32 if name in self.low else p.dtype for name, p in self.parameters.items()}
+        return {
+            name: Stored(tuple(p.shape), wide[name], partial(self._read, name)) for name, p in self.parameters.items()
+        }
+
+    def _read(self, name: str) -> torch.Tensor:
+        return self.master(name).cpu()
+
+    def state(self) -> dict[str, Stored]:
+        """Masters, moments and step counts, flat, for `restore`."""
+        tensors = {f"weights/{name}": master for name, master in self.masters().items()}
         for key, values in (("exp_avg", self.exp_avg), ("exp_avg_sq", self.exp_avg_sq)):
-            tensors |= {f"adam/{key}/{name}": value.contiguous() for name, value in values.items()}
-        return tensors | {f"adam/step/{name}": torch.tensor(count) for name, count in self.steps.items()}
+            tensors |= {f"adam/{key}/{name}": in_memory(value) for name, value in values.items()}
+        return tensors | {f"adam/step/{name}": in_memory(torch.tensor(count)) for name, count in self.steps.items()}
 
     @torch.no_grad()
-    def restore(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Continue from `state()` and the masters; raises KeyError when they are of another subset."""
+    def restore(self, tensors: Mapping[str, Stored]) -> None:
+        """Continue from `state()`; raises KeyError when it is of another subset."""
         for name, p in self.parameters.items():
-            saved = tensors[f"weights/{name}"]
+            saved = tensors[f"weights/{name}"].read()
             if name in self.low:
                 master = torch.empty_like(p, dtype=torch.float32).copy_(saved)
                 split_into(_flat(master), _flat(p), _flat(self.low[name]))
             else:
                 p.copy_(saved)
-            self.exp_avg[name].copy_(tensors[f"adam/exp_avg/{name}"])
-            self.exp_avg_sq[name].copy_(tensors[f"adam/exp_avg_sq/{name}"])
-            self.steps[name] = int(tensors[f"adam/step/{name}"])
+            self.exp_avg[name].copy_(tensors[f"adam/exp_avg/{name}"].read())
+            self.exp_avg_sq[name].copy_(tensors[f"adam/exp_avg_sq/{name}"].read())
+            self.steps[name] = int(tensors[f"adam/step/{name}"].read())
 
 
 def _flat(tensor: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from esd_core.rollout import Predict
 from esd_core.schedule import shuffled
 from esd_core.score_bank import Points, Prompts, accompanied, collect, start_noise
 from esd_core.student import Student
+from esd_core.tensor_file import Stored
 
 SMALL_LATENTS = 4096  # numbers in one sample's latents
 ROLLOUTS_AT_ONCE, LARGE_ROLLOUTS_AT_ONCE = 8, 2
@@ -52,7 +53,7 @@ class PointSource(ABC):
         """What a checkpoint must hold so that the same points are drawn after it."""
         return {}
 
-    def restore(self, tensors: dict[str, torch.Tensor]) -> None:  # noqa: B027 - a bank has nothing to restore
+    def restore(self, tensors: Mapping[str, Stored]) -> None:  # noqa: B027 - a bank has nothing to restore
         """Continue from `state()`."""
 
     def _roll_out(self, seeds: Sequence[int], predict: Predict | None = None) -> Points:
@@ -161,9 +162,9 @@ class OnPolicy(PointSource):
         own = {**self.points.tensors(), "segment": torch.tensor(self.segment)}
         return {f"points/{self.number}/{name}": tensor for name, tensor in own.items()}
 
-    def restore(self, tensors: dict[str, torch.Tensor]) -> None:
+    def restore(self, tensors: Mapping[str, Stored]) -> None:
         prefix = f"points/{self.number}/"
-        own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        own = {name.removeprefix(prefix): part.read() for name, part in tensors.items() if name.startswith(prefix)}
         if own:
             self.segment = int(own.pop("segment"))
             self.points = Points(**own)

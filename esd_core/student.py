@@ -6,7 +6,7 @@ Frozen predictions come from the same module with the original tensors swapped i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from esd_core.master_adam import MasterAdam
 from esd_core.objective import esd_loss
 from esd_core.parameters import select
 from esd_core.recipe import ParameterSubset, Updates
+from esd_core.tensor_file import Stored
 
 # A backward pass in forward passes of the same samples, counted in FLOPs (benchmarks/cost.py): through everything
 # for activations, and once more for the weights that train, which in cross-attention are few.
@@ -134,22 +135,22 @@ class Student:
         self._changed = True
         return value
 
-    def edited(self) -> dict[str, torch.Tensor]:
+    def edited(self) -> dict[str, Stored]:
         """The trained tensors by name, in the precision they were trained in. Raises ErasureFailed unless finite."""
-        tensors = {name: self.optimizer.master(name) for name in self.parameters}
-        broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+        broken = [name for name, parameter in self.parameters.items() if not torch.isfinite(parameter).all()]
         if broken:
             raise ErasureFailed(
                 f"{len(broken)} trained tensors are not finite, first {broken[0]}: lower learning_rate or "
                 "negative_guidance; the last checkpoint is kept"
             )
-        return tensors
+        return self.optimizer.masters()
 
-    def state(self) -> dict[str, torch.Tensor]:
+    def state(self) -> dict[str, Stored]:
         """Trained tensors and Adam's moments, flat, for a checkpoint; raises ErasureFailed unless finite."""
-        return {f"weights/{name}": tensor for name, tensor in self.edited().items()} | self.optimizer.state()
+        self.edited()
+        return self.optimizer.state()
 
-    def restore(self, tensors: dict[str, torch.Tensor]) -> None:
+    def restore(self, tensors: Mapping[str, Stored]) -> None:
         """Continue from `state()`; raises KeyError when the checkpoint is of another subset."""
         self.optimizer.restore(tensors)
         self._changed = True

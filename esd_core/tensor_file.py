@@ -1,5 +1,7 @@
 """safetensors files read and written tensor by tensor, with the same bytes for the same tensors.
 
+What is written tensor by tensor needs no second copy of a model in memory: a checkpoint of everything would be one.
+
 Layout: 8 bytes (length of the header, little endian), the header as JSON, then the tensors' bytes without gaps
 (the format's own description, huggingface/safetensors).
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,19 +92,31 @@ def write_tensors(
     path: Path, tensors: Mapping[str, Stored], metadata: Mapping[str, str], *, progress: bool = True
 ) -> str:
     """Write a safetensors file whole or not at all, wide numbers first; returns its SHA-256."""
-    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
-    total = sum(tensors[name].nbytes for name in order)
     with digest.whole_file(path) as partial:
-        with (
-            partial.open("wb") as f,
-            tqdm(total=total, desc=path.name, unit="B", unit_scale=True, disable=not progress, leave=False) as bar,
-        ):
-            f.write(_header(tensors, order, metadata))
-            for name in order:
-                flat = tensors[name].read().contiguous().reshape(-1)
-                f.write(flat.view(torch.uint8).numpy().data)
-                bar.update(tensors[name].nbytes)
+        total = sum(tensor.nbytes for tensor in tensors.values())
+        shown = not progress
+        with tqdm(total=total, desc=path.name, unit="B", unit_scale=True, disable=shown, leave=False) as bar:
+            for count in _written(partial, tensors, metadata):
+                bar.update(count)
         return digest.of_file(partial)
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, Stored], metadata: Mapping[str, str]) -> None:
+    """The same, without reading it all again for a digest."""
+    with digest.whole_file(path) as partial:
+        for _ in _written(partial, tensors, metadata):
+            pass
+
+
+def _written(path: Path, tensors: Mapping[str, Stored], metadata: Mapping[str, str]) -> Iterator[int]:
+    """Write tensor after tensor, yielding the bytes of each."""
+    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    with path.open("wb") as f:
+        f.write(_header(tensors, order, metadata))
+        for name in order:
+            flat = tensors[name].read().contiguous().reshape(-1)
+            f.write(flat.view(torch.uint8).numpy().data)
+            yield tensors[name].nbytes
 
 
 def _header(tensors: Mapping[str, Stored], order: list[str], metadata: Mapping[str, str]) -> bytes:

@@ -12,15 +12,14 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from tqdm import tqdm
 
-from esd_core import digest, tuning
+from esd_core import tuning
 from esd_core.backbones.base import concatenate, repeat
 from esd_core.backbones.loading import load_backbone
 from esd_core.base_model import ResolvedBase
 from esd_core.concepts import ErasureJob
-from esd_core.errors import ErasureFailed
+from esd_core.errors import ErasureFailed, WeightsError
 from esd_core.held_out import RESPONSE_POINTS, HeldOut, gap, measured_learning_rate
 from esd_core.lessons import Lesson, lessons_of, word_pairs
 from esd_core.machine import Machine
@@ -29,6 +28,7 @@ from esd_core.recipe import RolloutFrom
 from esd_core.schedule import Row, next_in_turn, rows_needed, rows_of_step
 from esd_core.score_bank import Prompts
 from esd_core.student import Batch, Student
+from esd_core.tensor_file import in_memory, stored_tensors, write_checkpoint
 from esd_core.tuning import Action, Check, Tuned
 
 log = logging.getLogger(__name__)
@@ -175,7 +175,7 @@ class Training:
         if chosen is None and len(self.recipes) > 1:
             stale = [p for p, checks in enumerate(state.checks) if checks and checks[-1].total != len(state.losses)]
             for part in stale:
-                self._look(state, part)
+                self._look(state, part, state.checks[part][-1].eta, settled=True)
             chosen = next_in_turn(done, self.limits, self._resting(state))
         return chosen
 
@@ -187,23 +187,26 @@ class Training:
         recipe, plan = self.recipes[part], self.plans[part]
         eta = tuning.eta_after(state.checks[part], recipe, plan)
         step = state.steps_of(part)
+        share = tuning.learning_rate_share(state.checks[part], step + 1, recipe, plan)
         rows = rows_of_step(step, recipe.batch_size, self._group(part, keeps=False), self._group(part, keeps=True))
-        state.losses.append(self.student.step(self._batch(rows, eta), recipe.subset, state.rates[part]))
+        state.losses.append(self.student.step(self._batch(rows, eta), recipe.subset, share * state.rates[part]))
         state.parts.append(part)
         _check_explosion([loss for loss, whose in zip(state.losses, state.parts, strict=True) if whose == part])
-        if tuning.is_due(step + 1, recipe, plan):
-            self._look(state, part, eta)
+        if tuning.is_due(state.checks[part], step + 1, recipe, plan):
+            settled = share < 1
+            self._look(state, part, eta, settled)
 
-    def _look(self, state: Progress, part: int, eta: float | None = None) -> None:
+    def _look(self, state: Progress, part: int, eta: float, settled: bool) -> None:
         """Record what the held-out points say."""
         held_out = self.held_out[part]
         assert held_out is not None
         check = Check(
             step=state.steps_of(part),
             total=len(state.losses),
-            eta=state.checks[part][-1].eta if eta is None else eta,
+            eta=eta,
             remainder=held_out.remainder(),
             interference=held_out.interference(),
+            settled=settled,
         )
         state.checks[part].append(check)
         decision = tuning.decide(state.checks[part], self.recipes[part], self.plans[part])
@@ -245,10 +248,9 @@ class Training:
         }
         tensors = self.student.state()
         for source in self.sources:
-            tensors |= source.state()
+            tensors |= {name: in_memory(tensor) for name, tensor in source.state().items()}
         metadata = {"job": self.job.digest, "progress": json.dumps(about)}
-        with digest.whole_file(self.folder / CHECKPOINT) as partial:
-            save_file({name: t.contiguous() for name, t in tensors.items()}, partial, metadata=metadata)
+        write_checkpoint(self.folder / CHECKPOINT, tensors, metadata)
 
     def _resume(self) -> Progress | None:
         """Progress of the last checkpoint; None when there is none that fits."""
@@ -258,12 +260,12 @@ class Training:
         try:
             with safe_open(path, framework="pt") as f:
                 about = f.metadata() or {}
-                tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 - not a mapping
             if about.get("job") != self.job.digest:
                 return None
             state = TypeAdapter(Progress).validate_json(about["progress"])
+            tensors = stored_tensors(path)
             self.student.restore(tensors)
-        except (SafetensorError, OSError, KeyError, ValueError) as e:
+        except (SafetensorError, WeightsError, OSError, KeyError, ValueError) as e:
             log.warning("checkpoint %s is damaged (%s): training starts over", path, e)
             return None
         for source in self.sources:

@@ -6,9 +6,7 @@ names, wrong shapes and another base model are refused.
 
 from __future__ import annotations
 
-import json
-import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,13 +14,12 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from esd_core import digest
 from esd_core.concepts import Concept, ErasureJob
 from esd_core.errors import BaseModelMismatch, WeightsError
 from esd_core.recipe import ParameterSubset, Recipe
+from esd_core.tensor_file import Stored, in_memory, write_tensors
 
 HEADER_KEY = "esd"  # one JSON value: safetensors metadata is a map of strings
 
@@ -77,27 +74,10 @@ class EditedWeights:
     provenance: Provenance
 
 
-def save_weights(path: Path, tensors: dict[str, torch.Tensor], provenance: Provenance) -> str:
+def save_weights(path: Path, tensors: Mapping[str, torch.Tensor | Stored], provenance: Provenance) -> str:
     """Write the file whole or not at all; returns its SHA-256."""
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    with digest.whole_file(path) as partial:
-        save_file(contiguous, partial, metadata={"format": "pt", HEADER_KEY: provenance.model_dump_json()})
-        _order_header(partial)
-        return digest.of_file(partial)
-
-
-def _order_header(path: Path) -> None:
-    """Write the header's metadata in sorted order: safetensors writes it in random order, and the same weights must
-    be the same bytes. Only the order changes, so every offset stays."""
-    with path.open("r+b") as f:
-        (length,) = struct.unpack("<Q", f.read(8))
-        header = json.loads(f.read(length))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(text) > length:
-            raise WeightsError(f"{path}: the header grew from {length} to {len(text)} bytes")
-        f.seek(8)
-        f.write(text.ljust(length))
+    stored = {name: part if isinstance(part, Stored) else in_memory(part) for name, part in tensors.items()}
+    return write_tensors(path, stored, {HEADER_KEY: provenance.model_dump_json()}, progress=False)
 
 
 def read_weights(path: Path) -> EditedWeights:

@@ -15,9 +15,9 @@ from esd_core.base_model import ResolvedBase
 from esd_core.concepts import Concept
 from esd_core.errors import ErasureFailed, WeightsError
 from esd_core.exports.component import denoiser_folder, edited_denoiser, skeleton
-from esd_core.exports.tensor_file import stored_tensors, write_tensors
 from esd_core.parameters import select
 from esd_core.recipe import ParameterSubset
+from esd_core.tensor_file import stored_tensors, write_tensors
 from esd_core.weights import HEADER_KEY, EditedWeights, Provenance, code_version, save_weights
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")

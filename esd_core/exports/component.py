@@ -13,7 +13,7 @@ from torch import nn
 
 from esd_core.base_model import ResolvedBase
 from esd_core.errors import BaseModelError
-from esd_core.exports.tensor_file import Stored, in_memory, stored_tensors
+from esd_core.tensor_file import Stored, in_memory, stored_tensors
 from esd_core.weights import EditedWeights, check_weights
 
 STEMS = ("diffusion_pytorch_model", "model")  # as diffusers and transformers name their weights files

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from esd_core.base_model import INDEX, PATTERNS, ResolvedBase
 from esd_core.errors import BaseModelError
 from esd_core.exports.component import check_fit, denoiser_folder, edited, read_json, weights_files
-from esd_core.exports.tensor_file import PROVENANCE_KEY, Stored, stored_tensors, write_tensors
+from esd_core.tensor_file import PROVENANCE_KEY, Stored, stored_tensors, write_tensors
 from esd_core.weights import EditedWeights
 
 LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*")

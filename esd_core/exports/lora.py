@@ -20,7 +20,7 @@ from esd_core.base_model import ResolvedBase
 from esd_core.errors import InvalidInput, WeightsError
 from esd_core.exports.component import check_fit, component_tensors, denoiser_folder, read_json, skeleton
 from esd_core.exports.lora_names import LoraNaming, lora_naming
-from esd_core.exports.tensor_file import PROVENANCE_KEY, Stored, in_memory, write_tensors
+from esd_core.tensor_file import PROVENANCE_KEY, Stored, in_memory, write_tensors
 from esd_core.weights import EditedWeights
 
 DEFAULT_RANK = 64  # of the bundled model: a style erased from cross-attention at an error of 0.2 %, esd-u at 22 %

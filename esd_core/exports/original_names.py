@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from esd_core.errors import BaseModelError
-from esd_core.exports.tensor_file import Stored, derived
+from esd_core.tensor_file import Stored, derived
 
 
 class Change(Enum):

@@ -24,7 +24,7 @@ from esd_core.exports.original_names import (
     vae_naming,
 )
 from esd_core.exports.original_transformers import flux_naming, sd3_naming
-from esd_core.exports.tensor_file import PROVENANCE_KEY, Stored, in_memory, write_tensors
+from esd_core.tensor_file import PROVENANCE_KEY, Stored, in_memory, write_tensors
 from esd_core.weights import EditedWeights
 
 DENOISER = "model.diffusion_model."

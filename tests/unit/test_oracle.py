@@ -116,7 +116,7 @@ def test_replays_the_recorded_run(name: str) -> None:
     recorded, prompts = case.recorded, case.prompts
     assert_same(prompts.concept["encoder_hidden_states"], recorded["concept_embeds"], "concept embedding")
     assert_same(prompts.null["encoder_hidden_states"], recorded["null_embeds"], "null embedding")
-    before = {key: tensor.clone() for key, tensor in case.student.edited().items()}
+    before = {key: tensor.read().clone() for key, tensor in case.student.edited().items()}
     if "sampler_timesteps" in recorded:
         timesteps = case.backbone.sampler(case.sampler, case.settings["num_inference_steps"]).timesteps
         assert timesteps.tolist() == recorded["sampler_timesteps"].tolist()
@@ -133,7 +133,7 @@ def test_replays_the_recorded_run(name: str) -> None:
         loss = torch.tensor(case.student.step(batch, case.subset, case.settings["lr"]), dtype=torch.float64)
         assert_same(loss, recorded["loss"][i].double(), f"loss of iteration {i}")
     for key, tensor in case.student.edited().items():
-        assert_same(tensor - before[key], recorded[f"final/{key}"] - before[key], f"change of {key}")
+        assert_same(tensor.read() - before[key], recorded[f"final/{key}"] - before[key], f"change of {key}")
 
 
 def assert_first_gradients(case: Case, batch: Batch) -> None:

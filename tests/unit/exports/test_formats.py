@@ -21,7 +21,7 @@ from esd_core.errors import BaseModelError, BaseModelMismatch, InvalidInput, Wei
 from esd_core.exports.export import export
 from esd_core.exports.lora import export_lora
 from esd_core.exports.single_file import export_single_file
-from esd_core.exports.tensor_file import in_memory, write_tensors
+from esd_core.tensor_file import in_memory, write_tensors
 from esd_core.weights import apply_weights, read_weights, save_weights
 from tests.edited_models import Model, assert_same_pipeline, draw, edit, write
 from tests.tiny_originals import ORIGINALS, save

@@ -17,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from esd_core.errors import BaseModelError
 from esd_core.exports.original_names import Place, clip_naming, open_clip_naming, to_original, unet_naming
 from esd_core.exports.original_transformers import flux_naming
-from esd_core.exports.tensor_file import Stored, in_memory
+from esd_core.tensor_file import Stored, in_memory
 
 DOWN, UP = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
 SD_1 = {
