@@ -152,5 +152,8 @@ class Student:
 
     def restore(self, tensors: Mapping[str, Stored]) -> None:
         """Continue from `state()`; raises KeyError when the checkpoint is of another subset."""
+        missing = self.optimizer.state().keys() - tensors.keys()
+        if missing:  # before anything is changed
+            raise KeyError(min(missing))
         self.optimizer.restore(tensors)
         self._changed = True
