@@ -31,14 +31,14 @@ TOLERANCE = 1e-9  # relative, in float64
 
 # What may be meant by the training methods of the authors' current code and of their first; the tensors tell which.
 SUBSETS = {
-    "esd-x": [ParameterSubset.ESD_X],
-    "xattn": [ParameterSubset.ESD_X],
-    "esd-x-strict": [ParameterSubset.ESD_X_STRICT],
-    "esd-u": [ParameterSubset.ESD_U_AUTHORS, ParameterSubset.ESD_U],
-    "noxattn": [ParameterSubset.ESD_U],
-    "selfattn": [ParameterSubset.SELF_ATTENTION],
-    "esd-all": [ParameterSubset.ESD_ALL],
-    "full": [ParameterSubset.ESD_ALL],
+    "esd-x": [(ParameterSubset.ESD_X,)],
+    "xattn": [(ParameterSubset.ESD_X,)],
+    "esd-x-strict": [(ParameterSubset.ESD_X_STRICT,)],
+    "esd-u": [(ParameterSubset.ESD_U_AUTHORS,), (ParameterSubset.ESD_U,)],
+    "noxattn": [(ParameterSubset.ESD_U,)],
+    "selfattn": [(ParameterSubset.SELF_ATTENTION,)],
+    "esd-all": [(ParameterSubset.ESD_X, ParameterSubset.ESD_U_AUTHORS), (ParameterSubset.ESD_ALL,)],
+    "full": [(ParameterSubset.ESD_ALL,)],
 }
 SAMPLERS = {
     "PNDMScheduler": RolloutSampler.PNDM,
@@ -69,20 +69,23 @@ class Case:
             null=self.backbone.encode(""),
             erase_from=None if source is None else self.backbone.encode(source),
         )
-        self.subset = self._subset()
         named = [value for value in self.settings.values() if isinstance(value, str) and value in SAMPLERS]
         self.sampler = SAMPLERS[named[0]] if named else RolloutSampler.PNDM
-        self.student = Student(self.backbone, [self.subset], Updates.MASTER, keeps_originals=True)
+        subsets = self._subsets()
+        self.student = Student(self.backbone, subsets, Updates.MASTER, keeps_originals=True)
+        self.subset = subsets[0]
+        self.student.subsets[self.subset] = self.student.parameters  # a step trains all of them
 
-    def _subset(self) -> ParameterSubset:
-        """The subset of that name that trains exactly what was recorded."""
+    def _subsets(self) -> tuple[ParameterSubset, ...]:
+        """The subsets of that name that train exactly what was recorded."""
         method = self.settings["train_method"]
         trained = {key.removeprefix("final/") for key in self.recorded if key.startswith("final/")}
-        known = {ParameterSubset(method)} if method in list(ParameterSubset) else set()
+        known = [(ParameterSubset(method),)] if method in list(ParameterSubset) else []
         meant = [*SUBSETS.get(method, []), *known]
-        fitting = [subset for subset in meant if select(self.backbone.denoiser, subset).keys() == trained]
-        assert fitting, f"{method} trained {len(trained)} tensors, which none of {meant} selects"
-        return fitting[0]
+        for subsets in meant:
+            if {name for subset in subsets for name in select(self.backbone.denoiser, subset)} == trained:
+                return subsets
+        raise AssertionError(f"{method} trained {len(trained)} tensors, which none of {meant} selects")
 
     def points(self, iteration: int) -> Points:
         """The point that iteration number `iteration` trained on, taught by the frozen model."""
