@@ -30,7 +30,7 @@ CASES = sorted(path.stem for path in ORACLE.glob("*.safetensors"))
 TOLERANCE = 1e-9  # relative, in float64
 
 # What may be meant by the training methods of the authors' current code and of their first; the tensors tell which.
-SUBSETS = {
+SUBSETS: dict[str, list[tuple[ParameterSubset, ...]]] = {
     "esd-x": [(ParameterSubset.ESD_X,)],
     "xattn": [(ParameterSubset.ESD_X,)],
     "esd-x-strict": [(ParameterSubset.ESD_X_STRICT,)],
