@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,3 +28,15 @@ class Machine:
             denoiser.enable_gradient_checkpointing()
         if self.compile:
             torch.nn.Module.compile(denoiser)
+
+
+def give_back_freed_memory() -> None:
+    """Return what was freed to the system: allocators keep it, and what follows often does not fit into its gaps."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+    if trim is not None:
+        trim(0)

@@ -23,13 +23,14 @@ CHUNK = {"cpu": 1 << 18, "cuda": 1 << 24}  # elements at a time; on a CPU their 
 
 def join(high: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
     """The float32 master of a bfloat16 tensor and the signed 16 bits beside it. All (N,); exact."""
-    return torch.add(low, high.view(torch.int16).to(torch.int32), alpha=1 << 16).view(torch.float32)
+    wide = low.to(torch.int32)  # first: adding numbers of two widths is fifteen times slower
+    return wide.add_(high.view(torch.int16).to(torch.int32), alpha=1 << 16).view(torch.float32)
 
 
 def split_into(master: torch.Tensor, high: torch.Tensor, low: torch.Tensor) -> None:
     """Write a float32 master (N,) as its nearest bfloat16, halves away from zero, and what is left; join undoes it."""
     bits = master.view(torch.int32)
-    low.copy_(bits.view(torch.int16)[::2])  # little endian: the lower half comes first
+    low.copy_(bits)  # keeps the lower half
     high.view(torch.int16).copy_(bits.add(0x8000).bitwise_right_shift_(16))
 
 
@@ -70,7 +71,10 @@ class MasterAdam:
         p = self.parameters[name].detach()
         if name not in self.low:
             return p
-        return join(_flat(p), _flat(self.low[name])).as_strided(p.shape, p.stride())
+        master = torch.empty_like(p, dtype=torch.float32)
+        for part, high, low in zip(*_chunks(master, p, self.low[name]), strict=True):
+            part.copy_(join(high, low))
+        return master
 
     @torch.no_grad()
     def _update(self, name: str, p: torch.Tensor) -> None:
@@ -80,8 +84,7 @@ class MasterAdam:
         p.grad = None
         self.steps[name] += 1
         tensors = [p, grad, self.exp_avg[name], self.exp_avg_sq[name], *([self.low[name]] if name in self.low else [])]
-        size = CHUNK[p.device.type]
-        for weight, g, first, second, *low in zip(*(_flat(t).split(size) for t in tensors), strict=True):
+        for weight, g, first, second, *low in zip(*_chunks(*tensors), strict=True):
             if not low:
                 _adam(weight, g, first, second, self.steps[name], self._rate)
                 continue
@@ -120,6 +123,11 @@ class MasterAdam:
             self.exp_avg[name].copy_(tensors[f"adam/exp_avg/{name}"].read())
             self.exp_avg_sq[name].copy_(tensors[f"adam/exp_avg_sq/{name}"].read())
             self.steps[name] = int(tensors[f"adam/step/{name}"].read())
+
+
+def _chunks(*tensors: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
+    """Dense tensors of one shape and layout, each as flat parts."""
+    return [_flat(tensor).split(CHUNK[tensor.device.type]) for tensor in tensors]
 
 
 def _flat(tensor: torch.Tensor) -> torch.Tensor:

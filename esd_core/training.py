@@ -22,7 +22,7 @@ from esd_core.concepts import ErasureJob
 from esd_core.errors import ErasureFailed, WeightsError
 from esd_core.held_out import RESPONSE_POINTS, HeldOut, gap, measured_learning_rate
 from esd_core.lessons import Lesson, lessons_of, word_pairs
-from esd_core.machine import Machine
+from esd_core.machine import Machine, give_back_freed_memory
 from esd_core.point_source import Bank, OnPolicy, PointSource
 from esd_core.recipe import RolloutFrom
 from esd_core.schedule import Row, next_in_turn, rows_needed, rows_of_step
@@ -34,7 +34,7 @@ from esd_core.tuning import Action, Check, Tuned
 log = logging.getLogger(__name__)
 CHECKPOINTS = 10  # per erasure
 CHECKPOINT = "checkpoint.safetensors"
-EXPLODED = 100.0  # times the mean of the first losses
+EXPLODED = 1000.0  # times the mean of the first losses; single points differ a hundredfold
 FIRST_LOSSES = 10
 WATCHED_WORDS = 4  # random prompts whose prediction is watched
 
@@ -70,11 +70,13 @@ class Training:
         self.lessons = lessons_of(job, self.backbone)
         watched = [self._watched(part) for part in range(len(self.recipes))]
         self.backbone.release()
+        give_back_freed_memory()
         machine.prepare(self.backbone.denoiser)
         on_policy = any(recipe.rollout_from is RolloutFrom.STUDENT for recipe in self.recipes)
         self.student = Student(self.backbone, job.subsets, self.recipes[0].updates, keeps_originals=on_policy)
         self.sources = [self._source(number, lesson, banks, base) for number, lesson in enumerate(self.lessons)]
         self._fill_banks()
+        give_back_freed_memory()
         self.held_out = [self._held_out(part, watched[part]) for part in range(len(self.recipes))]
 
     def _watched(self, part: int) -> list[Prompts]:
