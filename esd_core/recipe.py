@@ -101,20 +101,23 @@ class RecipeName(StrEnum):
     AUTHORS_2025 = "authors-2025"  # the authors' current code
 
 
-# What the tuned recipe leaves nobody to choose, by kind of concept; learning rate, eta and steps are measured.
+# What the tuned recipe leaves nobody to choose, by kind of concept; learning rate, eta and steps are measured. It goes
+# by the edited model's own trajectories, as the paper does: what it still draws is what is taught next.
 _TUNED: dict[str, dict[str, Any]] = {
     kind: {
         "subset": subset,
         "batch_size": 1,
+        "rollout_from": RolloutFrom.STUDENT,
         "rollout_steps": 20,
         "points_per_rollout": 20,
-        "reuse": reuse,
+        "reuse": 2,
         "keep": keep,
+        "keep_weight": weight,
     }
-    for kind, subset, reuse, keep in (
-        ("style", ParameterSubset.ESD_X, 2, Keep.EMPTY_AND_WORDS),
-        ("object", ParameterSubset.ESD_U, 4, Keep.EMPTY_AND_WORDS),
-        ("global", ParameterSubset.ESD_U, 4, Keep.NOTHING),
+    for kind, subset, keep, weight in (
+        ("style", ParameterSubset.ESD_X, Keep.EMPTY_AND_WORDS, 1.0),
+        ("object", ParameterSubset.ESD_U, Keep.EMPTY_AND_WORDS, 3.0),
+        ("global", ParameterSubset.ESD_U, Keep.NOTHING, 1.0),
     )
 }
 # The two published algorithms (paper and first code; esd_sd.py of the authors' repository, commit 25613d2).

@@ -45,9 +45,18 @@ class Plan(BaseModel):
     settling_gains: float = 0.08  # by which the remainder falls while settling, as a rule
 
 
-STYLE = Plan(move=0.7, first_eta=2.0, first_check=40, most_steps=160, enough=-0.1, sure=-0.35)
-OBJECT = Plan(move=2.0, first_eta=3.0, first_check=60, most_steps=280, enough=-0.1, sure=-0.35)
-GLOBAL = Plan(move=4.0, first_eta=3.0, first_check=40, most_steps=280, enough=0.25, sure=0.15)
+STYLE = Plan(move=0.5, first_eta=2.0, first_check=40, most_steps=160, enough=-0.1, sure=-0.2)
+OBJECT = Plan(
+    move=2.0,
+    first_eta=1.0,
+    stage_steps=100,
+    first_check=60,
+    most_steps=240,
+    enough=0.05,
+    sure=-0.05,
+    interference_limit=0.9,
+)
+GLOBAL = Plan(move=4.0, first_eta=2.0, first_check=40, most_steps=280, enough=0.05, sure=0.0)
 PLANS = {"style": STYLE, "object": OBJECT, "global": GLOBAL}
 
 
