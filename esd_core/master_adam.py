@@ -2,12 +2,13 @@
 
 A float32 master is kept exactly as two halves of 16 bits: the module's own tensor is the master rounded to bfloat16,
 and what rounding took away stands beside it. Each parameter is updated as soon as its gradient is complete, inside
-the backward pass, and the gradient freed; the gradients never exist all together.
+the backward pass, and the gradient freed; the gradients never exist all together. Small ones of float32 wait for the
+end of the pass and are updated in one call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -18,6 +19,7 @@ from torch.optim.adam import adam
 from esd_core.tensor_file import Stored, in_memory
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # Kingma & Ba 2015, and torch's defaults
+SMALL = 1 << 16  # elements of a parameter
 CHUNK = {"cpu": 1 << 18, "cuda": 1 << 24}  # elements at a time; on a CPU their float32 copies stay in its cache
 
 
@@ -63,6 +65,7 @@ class MasterAdam:
         self._rate = learning_rate
         try:
             yield
+            self._step([name for name, p in self.parameters.items() if p.grad is not None])
         finally:
             self._rate = None
 
@@ -78,19 +81,33 @@ class MasterAdam:
 
     @torch.no_grad()
     def _update(self, name: str, p: torch.Tensor) -> None:
-        if self._rate is None or p.grad is None:
+        if self._rate is None:
             return
-        grad = p.grad if p.grad.stride() == p.stride() else torch.empty_like(p).copy_(p.grad)
-        p.grad = None
+        if name in self.low:
+            self._step_split(name, p, self._rate)
+        elif p.numel() >= SMALL:
+            self._step([name])
+
+    @torch.no_grad()
+    def _step(self, names: list[str]) -> None:
+        """Update parameters that are their own masters, in one call."""
+        assert self._rate is not None
+        parameters = [self.parameters[name] for name in names]
+        gradients = [_gradient(p) for p in parameters]
+        for name in names:
+            self.steps[name] += 1
+        if names:
+            first, second = ([of[name] for name in names] for of in (self.exp_avg, self.exp_avg_sq))
+            _adam(parameters, gradients, first, second, [self.steps[name] for name in names], self._rate)
+
+    def _step_split(self, name: str, p: torch.Tensor, rate: float) -> None:
+        """Update a bfloat16 parameter by way of its master, part by part."""
         self.steps[name] += 1
-        tensors = [p, grad, self.exp_avg[name], self.exp_avg_sq[name], *([self.low[name]] if name in self.low else [])]
-        for weight, g, first, second, *low in zip(*_chunks(*tensors), strict=True):
-            if not low:
-                _adam(weight, g, first, second, self.steps[name], self._rate)
-                continue
-            master, moment = join(weight, low[0]), first.float()
-            _adam(master, g.float(), moment, second, self.steps[name], self._rate)
-            split_into(master, weight, low[0])
+        tensors = (p, _gradient(p), self.exp_avg[name], self.exp_avg_sq[name], self.low[name])
+        for weight, grad, first, second, low in zip(*_chunks(*tensors), strict=True):
+            master, moment = join(weight, low), first.float()
+            _adam([master], [grad.float()], [moment], [second], [self.steps[name]], rate)
+            split_into(master, weight, low)
             first.copy_(moment)
 
     def masters(self) -> dict[str, Stored]:
@@ -135,19 +152,31 @@ def _flat(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().as_strided((tensor.numel(),), (1,))
 
 
+def _gradient(p: torch.Tensor) -> torch.Tensor:
+    """Take a parameter's gradient from it, in the parameter's own layout."""
+    grad, p.grad = p.grad, None
+    assert grad is not None
+    return grad if grad.stride() == p.stride() else torch.empty_like(p).copy_(grad)
+
+
 def _adam(
-    weight: torch.Tensor, grad: torch.Tensor, exp_avg: torch.Tensor, exp_avg_sq: torch.Tensor, step: int, rate: float
+    weights: Sequence[torch.Tensor],
+    grads: list[torch.Tensor],
+    exp_avgs: list[torch.Tensor],
+    exp_avg_sqs: list[torch.Tensor],
+    steps: list[int],
+    rate: float,
 ) -> None:
-    """One step of Adam in place; all (N,) and of one precision."""
+    """One step of Adam in place, each of a step number of its own; all of one precision."""
     adam(
-        [weight],
-        [grad],
-        [exp_avg],
-        [exp_avg_sq],
+        list(weights),
+        grads,
+        exp_avgs,
+        exp_avg_sqs,
         [],
-        [torch.tensor(float(step - 1), device=weight.device)],
+        [torch.tensor(float(step - 1), device=weight.device) for step, weight in zip(steps, weights, strict=True)],
         foreach=False,
-        fused=weight.dtype is not torch.bfloat16,
+        fused=weights[0].dtype is not torch.bfloat16,
         amsgrad=False,
         beta1=BETAS[0],
         beta2=BETAS[1],
