@@ -162,8 +162,8 @@ def decide(checks: Sequence[Check], recipe: Recipe, plan: Plan) -> Decision:
     if last.settled and last.remainder <= goal:
         return Decision(action=Action.STOP, reason=f"gone: {looked}")
     if last.settled and out_of_steps:
-        verdict = "gone" if last.remainder <= plan.enough else "NOT gone"
-        return Decision(action=Action.STOP, reason=f"{verdict} when the most steps were done: {looked}")
+        verdict = "gone" if last.remainder <= plan.enough else f"short of its goal {goal:g}, look at the evaluation"
+        return Decision(action=Action.STOP, reason=f"{plan.most_steps} steps are the most, {verdict}: {looked}")
     if not last.settled and (out_of_steps or last.remainder <= goal + plan.settling_gains):
         return Decision(action=Action.SETTLE, reason=looked)
     stage_start = max((check.step for check in checks if check.eta < last.eta), default=0)

@@ -20,6 +20,7 @@ from esd_core.concepts import Concept, ConceptKind, Erasure, ErasureJob
 from esd_core.evaluation.gates import Gates, Verdict, judge
 from esd_core.evaluation.results import EvaluationReport, ProbeResult
 from esd_core.recipe import ParameterSubset, Recipe
+from esd_core.tuning import Check, Tuned
 from infra.local_stack import embedded_s3
 from tasks import registry
 from tasks.registry import RegisteredVersion
@@ -28,6 +29,9 @@ from tasks.storage import Bucket, open_bucket
 
 if TYPE_CHECKING:
     from esd_core.erasure import ErasureOutcome
+
+LOOK = Check(step=60, total=60, eta=1.0, remainder=-0.1, interference=0.4, settled=True)
+TUNED = Tuned(concept="sun", learning_rate=2e-4, negative_guidance=1.0, iterations=60, reason="gone", checks=(LOOK,))
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,9 @@ def make(tmp_path: Path) -> Callable[..., Made]:
             history=history,
             final_loss=0.25,
             unet_evaluations=1234,
+            forward_equivalents=2345.5,
             seconds=5.5,
+            tuned=(TUNED,),
         )
         return Made(job, cast("ErasureOutcome", outcome), report, judge(report, Gates()), files)
 

@@ -64,6 +64,9 @@ def test_a_version_carries_all_an_auditor_needs(settings: Settings, make: Make) 
     assert run.data.metrics["erased_after"] == pytest.approx(0.05)
     assert run.data.metrics["before/sun implied"] == pytest.approx(0.95)
     assert run.data.metrics["unet_evaluations"] == 1234
+    assert run.data.metrics["tuned/sun/learning_rate"] == pytest.approx(2e-4)
+    looks = _client(settings).get_metric_history(version.run_id, "tuned/sun/remainder")
+    assert [(look.step, look.value) for look in looks] == [(60, -0.1)]
     losses = _client(settings).get_metric_history(version.run_id, "loss")
     assert [point.step for point in losses] == list(range(1, 1201))
     names = {item.path for item in _client(settings).list_artifacts(version.run_id)}

@@ -66,7 +66,7 @@ def test_eta_rises_only_where_the_check_fails_for_a_stage() -> None:
     checks = walk([(0.5, 0.1)] * 40)
     assert {check.eta for check in checks} == {2, 3, 4}
     assert min(check.step for check in checks if check.eta == 3) > PLAN.stage_steps
-    assert "NOT gone" in decide(checks, RECIPE, PLAN).reason
+    assert "short of its goal" in decide(checks, RECIPE, PLAN).reason
     fixed = RECIPE.model_copy(update={"negative_guidance": 1.5})
     assert {check.eta for check in walk([(0.5, 0.1)] * 40, fixed)} == {1.5}
 
