@@ -53,6 +53,12 @@ def trained(unet: nn.Module, train_method: str) -> dict[str, nn.Parameter]:
     return chosen
 
 
+def _held(module: nn.Module) -> None:
+    """Copy weights into memory, as moving them to a device does: mapped files take memory only where they are read."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.clone()
+
+
 class PlainLoop:
     """A pipeline with the frozen U-Net, the edited U-Net beside it, and Adam on the subset."""
 
@@ -69,6 +75,8 @@ class PlainLoop:
             feature_extractor=None,
             requires_safety_checker=False,
         )
+        for part in (self.pipeline.text_encoder, self.pipeline.vae):
+            _held(part)
         self.dtype = dtype
         self.scheduler = self.pipeline.scheduler
         self.scheduler.set_timesteps(settings.num_inference_steps)
