@@ -1,4 +1,4 @@
-"""The cost benchmark on a tiny base: counts that are known by hand, and steps made of pieces as the engine makes them."""
+"""The cost benchmark on a tiny base: counts that are known by hand, and steps made of pieces as the engine does."""
 
 from __future__ import annotations
 
