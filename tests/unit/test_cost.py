@@ -1,4 +1,4 @@
-"""The cost benchmark on a tiny base: counts that are known by hand, and steps made of pieces as the engine does."""
+"""The cost benchmark on a tiny base: counts known by hand, and steps made of pieces as the engine makes them."""
 
 from __future__ import annotations
 
