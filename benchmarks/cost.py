@@ -27,7 +27,7 @@ from esd_core.recipe import ParameterSubset, Precision, Recipe
 from esd_core.training import CHECKPOINTS
 
 STEPS, ROLLOUT = 200, 50  # optimizer steps of an erasure, sampler steps of a rollout
-SETTINGS = ((25, 1), (50, 1), (50, 2), (50, 4))  # points_per_rollout, reuse
+SETTINGS = ((25, 1), (50, 1), (25, 4), (50, 2), (50, 4))  # points_per_rollout, reuse
 SUBSETS = (ParameterSubset.ESD_X, ParameterSubset.ESD_U)
 PLAIN_EVALUATIONS = (ROLLOUT - 1) / 2 * 2  # of an average rollout up to a random step, two for each step of it
 GIB = 2**30
@@ -171,10 +171,15 @@ def table(subset: ParameterSubset, plain: Measured, engine: Measured, mark: str)
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, step in rows:
-        flops = f"{step.flops / 1e9:,.1f} | {theirs.flops / step.flops:.1f}x | {step.flops / floor.flops:.2f}"
-        cpu = f"{step.cpu:.3g}{mark} | {theirs.cpu / step.cpu:.1f}x | {step.cpu / floor.cpu:.2f}"
+        flops = f"{_number(step.flops / 1e9)} | {theirs.flops / step.flops:.1f}x | {step.flops / floor.flops:.2f}"
+        cpu = f"{_number(step.cpu)}{mark} | {theirs.cpu / step.cpu:.1f}x | {step.cpu / floor.cpu:.2f}"
         lines.append(f"| {name} | {step.evaluations:g} | {flops} | {cpu} |")
     return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    """With four digits or more."""
+    return f"{value:.4f}" if value < 10 else f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
 
 
 def memory_table(measured: dict[ParameterSubset, tuple[Measured, Measured]]) -> str:
