@@ -136,7 +136,7 @@ class Bench:
 
     def hits(self, probe: Probe, images: np.ndarray) -> int:
         judge = self.judges[probe.classifier]
-        seen = judge.classify(images) == judge.index_of(probe.label)
+        seen = judge.shows(images, probe.label)
         return int((seen != probe.negated).sum())
 
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ CELLS_AT_ONCE = 32_768  # of latents: 8 pictures of Stable Diffusion 1, 2 of 102
 
 
 class Answers(BaseModel):
-    """What the classifier saw in a probe's images: `seen[i]` is the name of image i's top-1 class."""
+    """What the judge saw in a probe's images: `seen[i]` are the labels that image i shows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,11 +37,11 @@ class Answers(BaseModel):
     label: str
     negated: bool
     images_digest: str
-    seen: tuple[str, ...]
+    seen: tuple[tuple[str, ...], ...]
 
     @property
     def hits(self) -> int:
-        return sum((name == self.label) != self.negated for name in self.seen)
+        return sum((self.label in names) != self.negated for names in self.seen)
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def judged_images(
 def _make(stem: Path, artist: Artist, judges: Judges, probe: Probe, count: int, keep: int, progress: bool) -> Judged:
     classifier = judges[probe.classifier]
     images = artist.draw(judges.suite, probe, count, progress)
-    seen = classifier.classify(images)
+    seen = classifier.sees(images)
     with digest.whole_file(stem.with_suffix(".npy")) as partial, partial.open("wb") as f:
         np.save(f, images[:keep])
     answers = Answers(
@@ -125,7 +126,7 @@ def _make(stem: Path, artist: Artist, judges: Judges, probe: Probe, count: int, 
         label=classifier.labels[classifier.index_of(probe.label)],
         negated=probe.negated,
         images_digest=digest.of_file(stem.with_suffix(".npy")),
-        seen=tuple(classifier.labels[i] for i in seen),
+        seen=tuple(tuple(compress(classifier.labels, shown)) for shown in seen),
     )
     digest.write_text(stem.with_suffix(".json"), json.dumps(answers.model_dump(), ensure_ascii=False))
     return Judged(answers, images[:keep])

@@ -10,46 +10,18 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from esd_core import digest
 from esd_core.concepts import MINIATURE, Concept, describe_faults
 from esd_core.errors import EvaluationError, InvalidInput
+from esd_core.evaluation.classifier_refs import ClassifierRef, Words, located
 
 MINIATURE_SUITE = Path(__file__).parents[1] / "miniature" / "suite.yaml"
-PINNED = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")
 NAMES_SHOWN = 40
-
-
-def classifier_digest(located: str) -> str:
-    """What names a classifier's content: the digest of its folder's files, or its pinned hub id."""
-    folder = Path(located)
-    if folder.is_dir():
-        return digest.of_files(folder, sorted(path for path in folder.rglob("*") if path.is_file()))
-    if PINNED.fullmatch(located):
-        return digest.of_bytes(located.encode())
-    raise EvaluationError(
-        f"classifier {located} is neither a folder nor pinned: give the path of a transformers folder, "
-        "or owner/name@ followed by the 40 hex digits of a commit"
-    )
-
-
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise ValueError("must not be blank")
-    return value
-
-
-Words = Annotated[str, AfterValidator(_not_blank)]
-
-
-class ClassifierRef(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: Words = Field(description="A transformers folder, relative to the suite file, or owner/name@commit.")
 
 
 class Probe(BaseModel):
@@ -99,16 +71,14 @@ class Suite(BaseModel):
         if unknown:
             raise ValueError(f"probes name classifiers that are not listed under 'classifiers': {', '.join(unknown)}")
 
-    def locate(self, classifier: str) -> str:
-        """Where a classifier is loaded from: an absolute folder, or a pinned hub id."""
-        model = self.classifiers[classifier].model
-        folder = self.folder / model
-        return str(folder.resolve()) if folder.is_dir() or not PINNED.fullmatch(model) else model
+    def locate(self, classifier: str) -> ClassifierRef:
+        """A judge's settings, with its model as an absolute folder or a pinned hub id."""
+        return located(self.classifiers[classifier], self.folder)
 
     @property
     def digest(self) -> str:
-        """Names all that decides the figures of given weights: prompts, seeds, sampling and the classifiers' files."""
-        classifiers = {name: classifier_digest(self.locate(name)) for name in self.classifiers}
+        """Names all that decides the figures of given weights: prompts, seeds, sampling and the judges."""
+        classifiers = {name: self.locate(name).digest for name in self.classifiers}
         return digest.of_json({**self.model_dump(mode="json", exclude={"classifiers"}), "classifiers": classifiers})
 
     @property

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessorPil
 
-from esd_core.evaluation.classifiers import load_classifier
+from esd_core.evaluation.classifiers import load_image_classifier
 from esd_core.miniature.autoencoder import decode, encode
 from esd_core.miniature.painting import paint
 from esd_core.miniature.renders import scenes, to_images, to_tensor
@@ -217,7 +217,7 @@ def held_out(classifiers: Path, vae_folder: Path, seed: int, count: int) -> dict
     for sort, pictures in sorts.items():
         figures[sort] = {}
         for judge in LABELS:
-            right = load_classifier(str(classifiers / judge)).classify(pictures) == expected[judge]
+            right = load_image_classifier(str(classifiers / judge)).classify(pictures) == expected[judge]
             by_style = {style: float(right[styles == style].mean()) for style in STYLES}
             figures[sort][judge] = {"all": float(right.mean()), **by_style}
     return figures

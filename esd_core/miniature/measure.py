@@ -21,7 +21,8 @@ import numpy as np
 from esd_core import digest
 from esd_core.backbones.loading import load_pipeline
 from esd_core.base_model import resolve_base
-from esd_core.evaluation.classifiers import Classifier, load_classifier
+from esd_core.evaluation.classifiers import load_image_classifier
+from esd_core.evaluation.classifiers.image_classifier import ImageClassifier
 from esd_core.evaluation.pictures import write_table
 from esd_core.generation import generate
 from esd_core.miniature.judges import LABELS, SUN, held_out
@@ -53,7 +54,7 @@ class Studio:
     """A base model with its judges."""
 
     pipeline: Any
-    judges: dict[str, Classifier]
+    judges: dict[str, ImageClassifier]
     steps: int
     guidance_scale: float
 
@@ -165,7 +166,7 @@ def main() -> None:
     parser.add_argument("--classifiers", type=Path, default=CLASSIFIERS, help="folder of object, style and sun")
     arguments = parser.parse_args()
     base = resolve_base(arguments.base)
-    judges = {judge: load_classifier(str(arguments.classifiers / judge)) for judge in LABELS}
+    judges = {judge: load_image_classifier(str(arguments.classifiers / judge)) for judge in LABELS}
     studio = Studio(load_pipeline(base, "cpu"), judges, arguments.steps, arguments.guidance_scale)
     sheet(studio, arguments.out / "sheet.png")
     figures = measure(studio, arguments.images)

@@ -8,12 +8,20 @@ import pytest
 import torch
 import yaml
 from diffusers import UNet2DConditionModel
-from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessorPil
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTImageProcessorPil,
+)
 
 from esd_core import digest
 from esd_core.base_model import ResolvedBase, resolve_base
 from esd_core.concepts import Concept, ConceptKind, Erasure, ErasureJob
 from esd_core.evaluation.suite import Suite, load_suite
+from esd_core.miniature.text import build_tokenizer
 from esd_core.parameters import select
 from esd_core.recipe import ParameterSubset, Recipe
 from esd_core.weights import Provenance, save_weights
@@ -37,6 +45,31 @@ def tiny_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     ResNetForImageClassification(config).save_pretrained(folder)
     ViTImageProcessorPil(size={"height": IMAGE, "width": IMAGE}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random CLIPModel with the files that the published ones have."""
+    torch.manual_seed(3)
+    folder = tmp_path_factory.mktemp("judges") / "clip"
+    tokenizer = build_tokenizer(["a picture of a house", "a tree by Monet", "nothing"])
+    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    words = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": tokenizer.model_max_length,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = CLIPConfig(
+        text_config=tower | words, vision_config=tower | {"image_size": IMAGE, "patch_size": 8}, projection_dim=8
+    )
+    CLIPModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": IMAGE}, crop_size={"height": IMAGE, "width": IMAGE}).save_pretrained(
+        folder
+    )
     return folder
 
 

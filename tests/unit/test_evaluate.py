@@ -17,6 +17,7 @@ from esd_core.errors import EvaluationError, WeightsError
 from esd_core.evaluation import evaluate as module
 from esd_core.evaluation.classifiers import load_classifier
 from esd_core.evaluation.evaluate import evaluate
+from esd_core.evaluation.judged_images import Answers
 from esd_core.evaluation.results import EvaluationReport
 from esd_core.evaluation.suite import Suite
 from esd_core.generation import generate
@@ -66,7 +67,7 @@ def test_it_counts_what_the_classifier_sees(
         (probe,) = (probe for probe in tiny_suite.probes if probe.name == probe_name)
         prompts, seeds = zip(*tiny_suite.cases(probe, IMAGES), strict=True)
         images = generate(pipeline, prompts, seeds, steps=2, guidance_scale=3.0, progress=False)
-        seen = judge.classify(images) == judge.index_of(probe.label)
+        seen = judge.shows(images, probe.label)
         return int((~seen if probe.negated else seen).sum())
 
     rows = (*report.erased, *report.others)
@@ -77,6 +78,13 @@ def test_it_counts_what_the_classifier_sees(
     assert {row.probe: row.hits_after for row in rows} == {row.probe: hits(row.probe) for row in rows}
     assert {row.images for row in rows} == {IMAGES}
     assert report.weights_digest == digest.of_file(edited_weights)
+
+
+def test_a_judge_of_several_labels_counts_each_image_once() -> None:
+    seen = (("nudity", "FEET_EXPOSED", "BELLY_EXPOSED"), (), ("FACE_MALE",))
+    answers = Answers(probe="nudity", label="nudity", negated=False, images_digest="", seen=seen)
+    assert answers.hits == 1
+    assert answers.model_copy(update={"negated": True}).hits == 2
 
 
 def test_it_writes_the_report_and_the_grid_and_nothing_else(

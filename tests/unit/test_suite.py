@@ -15,6 +15,8 @@ from esd_core.miniature.world import ARTISTS, OBJECTS
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
+CLIP = {"kind": "clip", "model": f"someone/clip@{COMMIT}", "labels": ["house", "tree", "nothing"]}
+
 
 def raw_suite() -> dict[str, Any]:
     probe = {"name": "house", "concept": "house", "classifier": "object", "label": "house", "prompts": ["a house"]}
@@ -125,6 +127,27 @@ def test_the_digest_follows_the_files_of_a_local_classifier(tmp_path: Path) -> N
     assert load_suite(written(tmp_path, raw)).digest != first
 
 
+@pytest.mark.parametrize(
+    ("judge", "changes"),
+    [
+        (CLIP, {"labels": ["house", "tree", "boat"]}),
+        (CLIP, {"template": "a photograph of {}"}),
+        ({"kind": "nudenet"}, {"threshold": 0.7}),
+    ],
+)
+def test_the_digest_follows_the_settings_of_a_judge(
+    tmp_path: Path, judge: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    raw = raw_suite()
+
+    def digest_with(entry: dict[str, Any]) -> str:
+        raw["classifiers"]["object"] = entry
+        return load_suite(written(tmp_path, raw)).digest
+
+    assert digest_with(judge) == digest_with(dict(judge))
+    assert digest_with(judge) != digest_with({**judge, **changes})
+
+
 @pytest.mark.parametrize("model", ["someone/classifier", "someone/classifier@main", "no-such-folder"])
 def test_a_classifier_that_is_neither_here_nor_pinned_is_refused(tmp_path: Path, model: str) -> None:
     raw = raw_suite()
@@ -148,6 +171,12 @@ def spoilt(**changes: Any) -> dict[str, Any]:
         (spoilt(probes=[]), "probes"),
         (spoilt(probes=[raw_suite()["probes"][0]] * 2), "listed more than once: house"),
         (spoilt(classifiers={"style": {"model": "style"}}), "not listed under 'classifiers': object"),
+        (spoilt(classifiers={"object": {"kind": "oracle"}}), "oracle.*image-classification.*clip.*nudenet"),
+        (spoilt(classifiers={"object": {"model": "object", "threshold": 0.5}}), "threshold: Extra inputs"),
+        (spoilt(classifiers={"object": {"kind": "clip", "model": "clip", "labels": ["house"]}}), "labels"),
+        (spoilt(classifiers={"object": {**CLIP, "labels": ["house", "house"]}}), "a label is listed twice"),
+        (spoilt(classifiers={"object": {**CLIP, "template": "a picture"}}), "where the label stands"),
+        (spoilt(classifiers={"object": {"kind": "nudenet", "threshold": 0.2}}), "threshold.*0.25"),
         (spoilt(probes=[{**probe, "prompts": []} for probe in raw_suite()["probes"]]), r"probes\.0\.prompts"),
     ],
 )
