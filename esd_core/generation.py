@@ -23,6 +23,9 @@ from esd_core import digest
 from esd_core.backbones.loading import load_pipeline
 from esd_core.base_model import ResolvedBase
 from esd_core.errors import EvaluationError, InvalidInput
+from esd_core.guidance import PLAIN, Guidance
+from esd_core.recipe import RolloutSampler
+from esd_core.steering import Steering
 from esd_core.weights import apply_weights, read_weights
 
 COLUMNS = ("case_number", "prompt", "evaluation_seed")
@@ -39,25 +42,35 @@ def batches(
     batch_size: int,
     description: str,
     progress: bool,
+    sampler: RolloutSampler = RolloutSampler.BASE,
+    guidance: Guidance = PLAIN,
 ) -> Iterator[np.ndarray]:
-    """Images in the order of the prompts, (batch, H, W, 3) at a time."""
+    """Images in the order of the prompts, (batch, H, W, 3) at a time, drawn as they are asked for.
+
+    sampler: `base` is the scheduler that the pipeline holds. Another sampler or guidance starts from the same noise.
+    Raises InvalidInput at once where the model has no such sampler or guidance, EvaluationError for broken weights.
+    """
     if len(prompts) != len(seeds):
         raise InvalidInput(f"{len(prompts)} prompts but {len(seeds)} seeds: give one seed for each prompt")
-    with tqdm(total=len(prompts), desc=description, unit="image", disable=not progress, leave=False) as bar:
-        for start in range(0, len(prompts), batch_size):
-            chosen = list(prompts[start : start + batch_size])
-            generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds[start : start + batch_size]]
-            pixels = pipeline(
-                chosen,
-                num_inference_steps=steps,
-                guidance_scale=guidance_scale,
-                generator=generators,
-                output_type="np",
-            ).images
-            if not np.isfinite(pixels).all():
-                raise EvaluationError(f"the model draws no finite pixels for {chosen[0]!r}: its weights are broken")
-            yield (pixels * 255).round().astype(np.uint8)
-            bar.update(len(chosen))
+    steering = Steering(pipeline, sampler, guidance, guidance_scale, steps)
+
+    def drawn() -> Iterator[np.ndarray]:
+        with tqdm(total=len(prompts), desc=description, unit="image", disable=not progress, leave=False) as bar:
+            for start in range(0, len(prompts), batch_size):
+                chosen = list(prompts[start : start + batch_size])
+                yield _draw(steering, chosen, seeds[start : start + batch_size])
+                bar.update(len(chosen))
+
+    return drawn()
+
+
+def _draw(steering: Steering, prompts: list[str], seeds: Sequence[int]) -> np.ndarray:
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    with steering.of_batch(len(prompts)) as settings:
+        pixels = steering.pipeline(prompts, generator=generators, output_type="np", **settings).images
+    if not np.isfinite(pixels).all():
+        raise EvaluationError(f"the model draws no finite pixels for {prompts[0]!r}: its weights are broken")
+    return (pixels * 255).round().astype(np.uint8)
 
 
 def generate(
@@ -70,6 +83,8 @@ def generate(
     batch_size: int = 16,
     description: str = "images",
     progress: bool = True,
+    sampler: RolloutSampler = RolloutSampler.BASE,
+    guidance: Guidance = PLAIN,
 ) -> np.ndarray:
     """One image for each prompt and seed: (N, H, W, 3) uint8."""
     drawn = batches(
@@ -81,6 +96,8 @@ def generate(
         batch_size=batch_size,
         description=description,
         progress=progress,
+        sampler=sampler,
+        guidance=guidance,
     )
     images = list(drawn)
     if not images:
@@ -144,6 +161,8 @@ def generate_from_csv(
     device: str = "auto",
     batch_size: int = 16,
     progress: bool = True,
+    sampler: RolloutSampler = RolloutSampler.BASE,
+    guidance: Guidance = PLAIN,
 ) -> int:
     """Draw every case of a prompts file to `{case_number}_{n}.png`; image n has the case's seed + n.
 
@@ -158,6 +177,9 @@ def generate_from_csv(
         "prompts_digest": digest.of_json([[case.number, case.prompt, case.seed] for case in cases]),
         "steps": steps,
         "guidance_scale": guidance_scale,
+        "sampler": sampler,
+        "guidance": guidance.method,
+        "away_from": guidance.concept,
     }
     settings = json.dumps(made_with, sort_keys=True)
     _check_folder(out, settings)
@@ -172,7 +194,6 @@ def generate_from_csv(
     pipeline = load_pipeline(base, device)
     if edited:
         apply_weights(getattr(pipeline, base.family.denoiser), edited, base.digest)
-    digest.write_text(out / SETTINGS_FILE, settings)
     paths, prompts, seeds = zip(*todo, strict=True)
     drawn = batches(
         pipeline,
@@ -183,7 +204,10 @@ def generate_from_csv(
         batch_size=batch_size,
         description="drawing",
         progress=progress,
+        sampler=sampler,
+        guidance=guidance,
     )
+    digest.write_text(out / SETTINGS_FILE, settings)
     for path, image in zip(paths, (image for batch in drawn for image in batch), strict=True):
         with digest.whole_file(path) as partial:
             Image.fromarray(image).save(partial, format="PNG")

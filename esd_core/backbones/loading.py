@@ -12,6 +12,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from esd_core.backbones.base import Backbone
+from esd_core.backbones.families import FAMILIES
 from esd_core.base_model import ResolvedBase
 from esd_core.errors import BaseModelError
 from esd_core.recipe import Precision
@@ -73,8 +74,13 @@ def _pipeline_class(name: str) -> Any:
 
 def load_backbone(base: ResolvedBase, device: str = "auto", precision: Precision = Precision.AUTO) -> Backbone:
     """The base, ready to be rolled out and trained. No dropout: the target is a function of the point."""
-    pipeline = load_pipeline(base, device, choose_dtype(precision, choose_device(device)))
-    module, _, name = base.family.backbone.partition(".")
-    backbone: Backbone = getattr(import_module(f"esd_core.backbones.{module}"), name)(pipeline)
+    backbone = backbone_of(load_pipeline(base, device, choose_dtype(precision, choose_device(device))))
     backbone.denoiser.eval()
+    return backbone
+
+
+def backbone_of(pipeline: Any) -> Backbone:
+    """A loaded pipeline as its family's backbone."""
+    module, _, name = FAMILIES[type(pipeline).__name__].backbone.partition(".")
+    backbone: Backbone = getattr(import_module(f"esd_core.backbones.{module}"), name)(pipeline)
     return backbone
