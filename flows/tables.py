@@ -10,6 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from infra.human_study.results import Results
     from tasks.night import Night
     from tasks.overview import StatusRow
     from tasks.plan import Plan
@@ -55,3 +56,19 @@ def print_status(status: Iterable[StatusRow]) -> None:
         _print("registered versions", ("model", "version", "subset", "verdict", "approval", "release"), rows)
     else:
         print("nothing is registered yet: `esd run LIST.yaml` erases a list")
+
+
+def print_human_study(results: Results) -> None:
+    rows = (
+        (
+            row.question.value,
+            row.method,
+            f"{row.mean:.2f}",
+            f"{row.interval.low:.2f} to {row.interval.high:.2f}" if row.interval else "-",
+            str(row.answers),
+            str(row.participants),
+        )
+        for row in results.rows
+    )
+    title = f"{results.title}: {results.answers} answers of {results.participants} participants, on a scale of 1 to 5"
+    _print(title, ("question", "method", "mean", f"{results.confidence:.0%} interval", "answers", "participants"), rows)
