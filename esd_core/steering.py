@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -45,17 +45,17 @@ class Steering:
     def of_batch(self, count: int) -> Iterator[dict[str, Any]]:
         """While open, the pipeline's next `count` images are steered, if it is called with these arguments."""
         settings: dict[str, Any] = {"num_inference_steps": self.steps, "guidance_scale": self.guidance_scale}
+        answered: AbstractContextManager[None] = nullcontext()
+        if self.guidance.method is GuidanceMethod.NEGATIVE_PROMPT:
+            settings["negative_prompt"] = [self.guidance.concept] * count
+        elif self.concept is not None:
+            function = guidance_function(self.guidance.method, self.steps)
+            answered = answering_with(function, self.pipeline.unet, self.concept, self.guidance_scale)
         shipped = self.pipeline.scheduler
         self.pipeline.scheduler = self.scheduler
         try:
-            if self.guidance.method is GuidanceMethod.NEGATIVE_PROMPT:
-                yield {**settings, "negative_prompt": [self.guidance.concept] * count}
-            elif self.concept is None:
+            with answered:
                 yield settings
-            else:
-                function = guidance_function(self.guidance.method, self.steps)
-                with answering_with(function, self.pipeline.unet, self.concept, self.guidance_scale):
-                    yield settings
         finally:
             self.pipeline.scheduler = shipped
 
