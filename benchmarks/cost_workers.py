@@ -33,7 +33,7 @@ from esd_core.machine import Machine
 from esd_core.point_source import Bank
 from esd_core.recipe import Keep, ParameterSubset, Precision, RolloutFrom
 from esd_core.student import Batch
-from esd_core.tensor_file import write_checkpoint
+from esd_core.tensor_file import write_sealed
 from esd_core.training import Training
 
 CONCEPT = "Van Gogh"
@@ -197,7 +197,7 @@ class Engine:
         for index in range(1, self.subject.steps + 1):
             self.learn(training, index, meter)
         with meter.measure(Piece.CHECKPOINT):
-            write_checkpoint(scratch / "checkpoint.safetensors", training.student.state(), {})
+            write_sealed(scratch / "checkpoint.safetensors", training.student.state(), {})
 
     def bank(self, training: Training, rollouts: int, meter: Meter) -> None:
         before = training.backbone.evaluations

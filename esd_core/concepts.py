@@ -162,6 +162,16 @@ class ErasureJob(BaseModel):
     base_digest: str
     erasures: tuple[Erasure, ...] = Field(min_length=1)
 
+    def model_post_init(self, _: Any) -> None:
+        for name in ("precision", "updates"):
+            asked = {getattr(erasure.recipe, name).value: erasure.concept.name for erasure in self.erasures}
+            if len(asked) > 1:
+                told = " and ".join(f"{value} for {concept!r}" for value, concept in asked.items())
+                raise InvalidInput(
+                    f"one model has one {name}, but these concepts ask for {told}: give them all the same {name}, or "
+                    "erase them with mode: separate"
+                )
+
     @property
     def digest(self) -> str:
         return digest.of_json(self.model_dump(mode="json", exclude={"base"}))

@@ -19,10 +19,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from esd_core import digest
 from esd_core.base_model import ResolvedBase
+from esd_core.checkpoint import CHECKPOINT
 from esd_core.concepts import ErasureJob
 from esd_core.errors import ErasureFailed
 from esd_core.machine import Machine
-from esd_core.training import CHECKPOINT, Training
+from esd_core.training import Training
 from esd_core.tuning import Tuned
 from esd_core.weights import Provenance, save_weights
 

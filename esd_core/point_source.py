@@ -25,6 +25,7 @@ from esd_core.tensor_file import Stored
 
 SMALL_LATENTS = 4096  # numbers in one sample's latents
 ROLLOUTS_AT_ONCE, LARGE_ROLLOUTS_AT_ONCE = 8, 2
+HELD_OUT = range(500, 1000)  # numbers of a seed's frozen trajectories that no bank holds: held_out's are among them
 # What decides the points of a rollout; everything else in a recipe can change without making a bank again.
 ROLLOUT_SETTINGS = {"sampler", "rollout_steps", "start_guidance", "points_per_rollout", "timestep_choice", "precision"}
 
@@ -54,7 +55,10 @@ class PointSource(ABC):
         return {}
 
     def restore(self, tensors: Mapping[str, Stored]) -> None:  # noqa: B027 - a bank has nothing to restore
-        """Continue from `state()`."""
+        """Continue from `state()`, or from the beginning where `tensors` holds none of it.
+
+        Raises KeyError or TypeError when part of it is missing or unknown.
+        """
 
     def _roll_out(self, seeds: Sequence[int], predict: Predict | None = None) -> Points:
         lesson, teach = self.lesson, self.student.predict_frozen
@@ -85,6 +89,11 @@ def rollouts_at_once(backbone: Backbone) -> int:
     return ROLLOUTS_AT_ONCE if math.prod(backbone.latent_shape) <= SMALL_LATENTS else LARGE_ROLLOUTS_AT_ONCE
 
 
+def past_held_out(first: int, count: int) -> int:
+    """Number of the first of `count` trajectories, moved on where they would reach those held out or lie beyond."""
+    return first if first + count <= HELD_OUT.start else first + len(HELD_OUT)
+
+
 class Bank(PointSource):
     """Frozen points, made once and kept on disk in batches of rollouts, for every job that asks for the same ones."""
 
@@ -100,7 +109,7 @@ class Bank(PointSource):
         at_once = rollouts_at_once(self.student.backbone)
         for first in range(0, self.rollouts, at_once):
             count = min(at_once, self.rollouts - first)
-            parts.append(self._batch(first, count))
+            parts.append(self._batch(past_held_out(first, count), count))
             bar.update(count)
         self.points = Points.concatenate(parts)
 
@@ -133,7 +142,7 @@ class OnPolicy(PointSource):
     def __init__(self, lesson: Lesson, student: Student, number: int) -> None:
         super().__init__(lesson, student)
         self.number = number  # of the lesson in its job
-        self.segment, self.points = -1, Points(*[torch.empty(0)] * 4)
+        self.restore({})
 
     def rows(self, indices: Sequence[int]) -> Points:
         recipe = self.lesson.recipe
@@ -165,9 +174,8 @@ class OnPolicy(PointSource):
     def restore(self, tensors: Mapping[str, Stored]) -> None:
         prefix = f"points/{self.number}/"
         own = {name.removeprefix(prefix): part.read() for name, part in tensors.items() if name.startswith(prefix)}
-        if own:
-            self.segment = int(own.pop("segment"))
-            self.points = Points(**own)
+        self.segment = int(own.pop("segment")) if own else -1
+        self.points = Points(**own) if own else Points(*[torch.empty(0)] * 4)
 
 
 def save_points(path: Path, points: Points) -> None:

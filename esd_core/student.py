@@ -151,9 +151,10 @@ class Student:
         return self.optimizer.state()
 
     def restore(self, tensors: Mapping[str, Stored]) -> None:
-        """Continue from `state()`; raises KeyError when the checkpoint is of another subset."""
-        missing = self.optimizer.state().keys() - tensors.keys()
-        if missing:  # before anything is changed
-            raise KeyError(min(missing))
+        """Continue from `state()`; raises KeyError, before anything is changed, when it is of another student."""
+        own = self.optimizer.state()
+        unlike = [n for n in own if n not in tensors or tensors[n].form != own[n].form]
+        if unlike:
+            raise KeyError(min(unlike))
         self.optimizer.restore(tensors)
         self._changed = True

@@ -8,6 +8,7 @@ Layout: 8 bytes (length of the header, little endian), the header as JSON, then 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -39,6 +40,8 @@ DTYPES = {
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 ALIGNMENT = 8
+SEAL = "sha256"  # the last tensor of a sealed file: the SHA-256 of all bytes before it
+SEAL_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,10 @@ class Stored:
     shape: tuple[int, ...]
     dtype: torch.dtype
     read: Callable[[], torch.Tensor]
+
+    @property
+    def form(self) -> tuple[tuple[int, ...], torch.dtype]:
+        return self.shape, self.dtype
 
     @property
     def nbytes(self) -> int:
@@ -101,21 +108,43 @@ def write_tensors(
         return digest.of_file(partial)
 
 
-def write_checkpoint(path: Path, tensors: Mapping[str, Stored], metadata: Mapping[str, str]) -> None:
-    """The same, without reading it all again for a digest."""
+def write_sealed(path: Path, tensors: Mapping[str, Stored], metadata: Mapping[str, str]) -> None:
+    """The same with its own checksum at its end, made on the way: nothing is read again."""
     with digest.whole_file(path) as partial:
-        for _ in _written(partial, tensors, metadata):
+        for _ in _written(partial, tensors, metadata, sealed=True):
             pass
 
 
-def _written(path: Path, tensors: Mapping[str, Stored], metadata: Mapping[str, str]) -> Iterator[int]:
+def is_sealed(path: Path) -> bool:
+    """Whether a file is to the bit what `write_sealed` wrote."""
+    hashed = hashlib.sha256()
+    with path.open("rb") as f:
+        left = path.stat().st_size - SEAL_BYTES
+        while left > 0 and (part := f.read(min(digest.CHUNK, left))):
+            hashed.update(part)
+            left -= len(part)
+        return f.read() == hashed.digest()
+
+
+def _written(
+    path: Path, tensors: Mapping[str, Stored], metadata: Mapping[str, str], *, sealed: bool = False
+) -> Iterator[int]:
     """Write tensor after tensor, yielding the bytes of each."""
+    hashed = hashlib.sha256()
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    if sealed:
+        seal = Stored((SEAL_BYTES,), torch.uint8, lambda: torch.tensor(list(hashed.digest()), dtype=torch.uint8))
+        tensors, order = {**tensors, SEAL: seal}, [*order, SEAL]
     with path.open("wb") as f:
-        f.write(_header(tensors, order, metadata))
+        header = _header(tensors, order, metadata)
+        hashed.update(header)
+        f.write(header)
         for name in order:
             flat = tensors[name].read().contiguous().reshape(-1)
-            f.write(flat.view(torch.uint8).numpy().data)
+            data = flat.view(torch.uint8).numpy().data
+            f.write(data)
+            if sealed:
+                hashed.update(data)
             yield tensors[name].nbytes
 
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import TypeAdapter
-from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from esd_core import tuning
 from esd_core.backbones.base import concatenate, repeat
 from esd_core.backbones.loading import load_backbone
 from esd_core.base_model import ResolvedBase
+from esd_core.checkpoint import CHECKPOINT, Checkpoint, Progress
 from esd_core.concepts import ErasureJob
-from esd_core.errors import ErasureFailed, WeightsError
+from esd_core.errors import ErasureFailed
 from esd_core.held_out import RESPONSE_POINTS, HeldOut, gap, measured_learning_rate
 from esd_core.lessons import Lesson, lessons_of, word_pairs
 from esd_core.machine import Machine, give_back_freed_memory
@@ -28,31 +24,13 @@ from esd_core.recipe import RolloutFrom
 from esd_core.schedule import Row, next_in_turn, rows_needed, rows_of_step
 from esd_core.score_bank import Prompts
 from esd_core.student import Batch, Student
-from esd_core.tensor_file import in_memory, stored_tensors, write_checkpoint
 from esd_core.tuning import Action, Check, Tuned
 
 log = logging.getLogger(__name__)
 CHECKPOINTS = 10  # per erasure
-CHECKPOINT = "checkpoint.safetensors"
 EXPLODED = 1000.0  # times the mean of the first losses; single points differ a hundredfold
 FIRST_LOSSES = 10
 WATCHED_WORDS = 4  # random prompts whose prediction is watched
-
-
-@dataclass
-class Progress:
-    """Where the erasure stands, over all its sessions. losses[i] is the loss before step i, parts[i] its concept."""
-
-    losses: list[float] = field(default_factory=list)
-    parts: list[int] = field(default_factory=list)
-    rates: list[float] = field(default_factory=list)  # learning rate of each concept
-    checks: list[list[Check]] = field(default_factory=list)  # of each concept
-    forwards: int = 0  # samples evaluated
-    equivalents: float = 0.0  # the same with backward passes, in forward passes
-    seconds: float = 0.0
-
-    def steps_of(self, part: int) -> int:
-        return self.parts.count(part)
 
 
 class Training:
@@ -62,7 +40,7 @@ class Training:
         self, job: ErasureJob, base: ResolvedBase, folder: Path, banks: Path, machine: Machine, progress: bool
     ) -> None:
         self.started = time.monotonic()
-        self.job, self.folder, self.progress = job, folder, progress
+        self.job, self.progress = job, progress
         self.recipes = [erasure.recipe for erasure in job.erasures]
         self.plans = [tuning.PLANS[erasure.concept.kind] for erasure in job.erasures]
         self.limits = [tuning.most_steps(r, plan) for r, plan in zip(self.recipes, self.plans, strict=True)]
@@ -75,6 +53,7 @@ class Training:
         on_policy = any(recipe.rollout_from is RolloutFrom.STUDENT for recipe in self.recipes)
         self.student = Student(self.backbone, job.subsets, self.recipes[0].updates, keeps_originals=on_policy)
         self.sources = [self._source(number, lesson, banks, base) for number, lesson in enumerate(self.lessons)]
+        self.checkpoint = Checkpoint(folder / CHECKPOINT, job.digest, self.student, self.sources)
         self._fill_banks()
         give_back_freed_memory()
         self.held_out = [self._held_out(part, watched[part]) for part in range(len(self.recipes))]
@@ -113,7 +92,9 @@ class Training:
 
     def run(self) -> Progress:
         """Train until every concept is at its end."""
-        state = self._resume() or Progress(rates=self._rates(), checks=[[] for _ in self.recipes])
+        state = self.checkpoint.restore() or Progress(rates=self._rates(), checks=[[] for _ in self.recipes])
+        if state.losses:
+            log.info("continuing %s from step %d", self.job.name, len(state.losses))
         earlier = (state.forwards, state.equivalents, state.seconds)
         every = max(1, sum(self.limits) // CHECKPOINTS)
         bar = tqdm(
@@ -132,7 +113,7 @@ class Training:
                 state.equivalents = earlier[1] + self.backbone.evaluations + self.student.backward_cost
                 state.seconds = earlier[2] + time.monotonic() - self.started
                 if len(state.losses) % every == 0:
-                    self._checkpoint(state)
+                    self.checkpoint.write(state)
         return state
 
     def tuned(self, state: Progress) -> tuple[Tuned, ...]:
@@ -153,22 +134,14 @@ class Training:
 
     def _rates(self) -> list[float]:
         """Each concept's learning rate: given, or measured on the untrained student."""
-        rates = []
-        for part, (recipe, plan) in enumerate(zip(self.recipes, self.plans, strict=True)):
-            first = self._group(part, keeps=False)[0]
-            if recipe.learning_rate is None:
-                rows = [Row(first, index) for index in range(RESPONSE_POINTS)]
-                points = self.sources[first].rows([row.index for row in rows])
-                eta = tuning.first_eta(recipe, plan)
-                batch = self._erasing(first, rows, eta)
-                rates.append(
-                    measured_learning_rate(
-                        self.student, batch, float(gap(points).norm()), self.lessons[first], plan.move
-                    )
-                )
-            else:
-                rates.append(recipe.learning_rate)
-        return rates
+        return [recipe.learning_rate or self._measured_rate(part) for part, recipe in enumerate(self.recipes)]
+
+    def _measured_rate(self, part: int) -> float:
+        plan, first = self.plans[part], self._group(part, keeps=False)[0]
+        rows = [Row(first, index) for index in range(RESPONSE_POINTS)]
+        gap_norm = float(gap(self.sources[first].rows(range(RESPONSE_POINTS))).norm())
+        batch = self._erasing(first, rows, tuning.first_eta(self.recipes[part], plan))
+        return measured_learning_rate(self.student, batch, gap_norm, self.lessons[first], plan.move)
 
     def _next(self, state: Progress) -> int | None:
         """Whose step is next. Before the end, concepts of a joint job that rest are looked at once more."""
@@ -243,37 +216,6 @@ class Training:
         weight = torch.full((len(points),), lesson.recipe.keep_weight)
         batch = Batch(points.latents, points.timesteps, told, points.eps_kept, weight)
         return [batch.to(self.backbone.device)]
-
-    def _checkpoint(self, state: Progress) -> None:
-        about: dict[str, Any] = asdict(state) | {
-            "checks": [[c.model_dump() for c in checks] for checks in state.checks]
-        }
-        tensors = self.student.state()
-        for source in self.sources:
-            tensors |= {name: in_memory(tensor) for name, tensor in source.state().items()}
-        metadata = {"job": self.job.digest, "progress": json.dumps(about)}
-        write_checkpoint(self.folder / CHECKPOINT, tensors, metadata)
-
-    def _resume(self) -> Progress | None:
-        """Progress of the last checkpoint; None when there is none that fits."""
-        path = self.folder / CHECKPOINT
-        if not path.is_file():
-            return None
-        try:
-            with safe_open(path, framework="pt") as f:
-                about = f.metadata() or {}
-            if about.get("job") != self.job.digest:
-                return None
-            state = TypeAdapter(Progress).validate_json(about["progress"])
-            tensors = stored_tensors(path)
-            self.student.restore(tensors)
-        except (SafetensorError, WeightsError, OSError, KeyError, ValueError) as e:
-            log.warning("checkpoint %s is damaged (%s): training starts over", path, e)
-            return None
-        for source in self.sources:
-            source.restore(tensors)
-        log.info("continuing %s from step %d", self.job.name, len(state.losses))
-        return state
 
 
 def _last_look(checks: list[Check]) -> dict[str, str]:

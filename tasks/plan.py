@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -101,4 +102,12 @@ def differences(before: ErasureJob, after: ErasureJob) -> tuple[str, ...]:
     """What distinguishes two jobs, each as "name: old -> new"."""
     base = ("base model: other weights",) if before.base_digest != after.base_digest else ()
     old, new = before.settings, after.settings
-    return base + tuple(f"{name}: {old.get(name)} -> {new[name]}" for name in new if old.get(name) != new[name])
+    changed = [name for name in new if old.get(name) != new[name]]
+    return base + tuple(f"{name}: {_told(name, old.get(name))} -> {_told(name, new[name])}" for name in changed)
+
+
+def _told(name: str, value: Any) -> str:
+    """A setting's value; what is not set is measured, or erased from everything."""
+    if value is None:
+        return "everything" if name.endswith("erase_from") else "auto"
+    return str(value)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from esd_core.concepts import Concept, ConceptEntry, ConceptKind, load_concept_list
+from esd_core.concepts import Concept, ConceptEntry, ConceptKind, ErasureJob, load_concept_list
 from esd_core.errors import InvalidInput
 from esd_core.recipe import ParameterSubset
 
@@ -72,6 +72,19 @@ def test_distinct_names_have_distinct_slugs() -> None:
     slugs = {Concept(name=name, kind=ConceptKind.STYLE).slug for name in names}
     assert len(slugs) == len(names)
     assert "van-gogh" in slugs
+
+
+@pytest.mark.parametrize(("setting", "value"), [("precision", "bfloat16"), ("updates", "in-place")])
+def test_concepts_that_cannot_share_a_model_are_refused_with_what_to_do(setting: str, value: str) -> None:
+    first = ConceptEntry(name="sun", kind=ConceptKind.GLOBAL)
+    other = ConceptEntry.model_validate({"name": "house", "kind": "object", setting: value})
+    job = {"base": "miniature", "base_digest": "b" * 64}
+    with pytest.raises(InvalidInput) as refusal:
+        ErasureJob(**job, erasures=(first.erasure, other.erasure))
+    assert f"{value} for 'house': give them all the same {setting}" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    same = first.model_copy(update={setting: getattr(other, setting)})
+    assert ErasureJob(**job, erasures=(same.erasure, other.erasure)).name == "sun + house"
 
 
 def test_the_nightly_deployment_erases_the_demo_list() -> None:

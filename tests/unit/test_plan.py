@@ -59,6 +59,18 @@ def test_a_changed_setting_is_named_with_its_old_and_new_value() -> None:
     assert plan.jobs[0].changes == ("iterations: 300 -> 401",)
 
 
+def test_what_was_measured_is_called_auto() -> None:
+    measured = job_of([HOUSE.model_copy(update={"iterations": None})], BASE)
+    assert differences(measured, job_of([HOUSE], BASE)) == ("iterations: auto -> 300",)
+    assert differences(job_of([HOUSE], BASE), measured) == ("iterations: 300 -> auto",)
+
+
+def test_what_was_erased_everywhere_is_told_as_such() -> None:
+    from_a_street = HOUSE.model_copy(update={"erase_from": "street"})
+    before, after = job_of([HOUSE, SUN], BASE), job_of([from_a_street, SUN], BASE)
+    assert differences(before, after) == ("house.erase_from: everything -> street",)
+
+
 def test_other_base_weights_change_every_job() -> None:
     retrained = base_of("miniature", "c")
     assert differences(job_of([HOUSE], BASE), job_of([HOUSE], retrained)) == ("base model: other weights",)
