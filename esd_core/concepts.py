@@ -227,7 +227,9 @@ class ConceptList(BaseModel):
 
     base: str = Field(MINIATURE, description="Hub id pinned as owner/name@commit, a local folder, or miniature.")
     suite: str = Field(MINIATURE, description="Evaluation suite: a YAML file, or miniature.")
-    images_per_probe: int = Field(24, ge=1, le=5000, description="Images for each row of the suite, before and after.")
+    images_per_probe: int = Field(
+        200, ge=1, le=5000, description="Images for each row of the suite, before and after; sequential gates: at most."
+    )
     gates: Gates = Gates()
     approval: ApprovalPolicy = ApprovalPolicy.MANUAL
     mode: ListMode = Field(ListMode.SEPARATE, description="A model for each concept, or one model without all of them.")

@@ -13,20 +13,24 @@ TAGS = ("text-to-image", "stable-diffusion", "diffusers", "concept-erasure", "es
 
 
 def figures_table(report: EvaluationReport) -> str:
-    """Markdown table: every probe's rate before and after, the erased concept first and in bold."""
+    """Markdown table: every probe's rates with 95 % intervals, the erased concept first and in bold."""
 
     def row(probe: ProbeResult, emphasis: str = "") -> str:
         name = f"{emphasis}{_cell(probe.probe)}{emphasis}"
-        return f"| {name} | {probe.images} | {probe.before:.1%} | {probe.after:.1%} |"
+        after, change = probe.after_interval, probe.change_interval
+        rates = f"{probe.before:.1%} | {probe.after:.1%} ({after.lower:.0%} to {after.upper:.0%})"
+        return f"| {name} | {probe.images} | {rates} | {100 * change.lower:+.0f} to {100 * change.upper:+.0f} |"
 
     metrics = report.metrics
+    means = f"{metrics['others_before']:.1%} | {metrics['others_after']:.1%}"
+    drop = [-100 * metrics[f"others_mean_drop_{end}"] for end in ("upper", "lower")]
     return "\n".join(
         [
-            "| probe | images | before | after |",
-            "|---|---:|---:|---:|",
+            "| probe | images | before | after | change, points |",
+            "|---|---:|---:|---:|---:|",
             *(row(probe, "**") for probe in report.erased),
             *(row(probe) for probe in report.others),
-            f"| *mean of all others* | | {metrics['others_before']:.1%} | {metrics['others_after']:.1%} |",
+            f"| *mean of all others* | | {means} | {drop[0]:+.1f} to {drop[1]:+.1f} |",
         ]
     )
 
@@ -69,16 +73,17 @@ belong to base weights with digest `{job.base_digest}`.
 
 ## Figures
 
-Share of images in which a classifier sees the concept, same prompts and seeds before and after:
+Share of images in which a classifier sees the concept, same prompts and seeds before and after, with 95 % intervals:
 
 {figures_table(report)}
 
-Of the erased concept {metrics["erased_remaining"]:.1%} of its base rate is left; all other concepts fall by
-{100 * metrics["others_mean_drop"]:.1f} points on average.
+Of the erased concept {metrics["erased_remaining"]:.1%} of its base rate is left, surely at most
+{metrics["erased_remaining_upper"]:.1%}; all other concepts fall by {100 * metrics["others_mean_drop"]:.1f} points on
+average, surely by {100 * metrics["others_mean_drop_lower"]:.1f} to {100 * metrics["others_mean_drop_upper"]:.1f}.
 
 ## Limits
 
-- Measured with {report.images_per_probe} images per probe and the classifiers of one suite; other prompts may differ.
+- Measured with {metrics["images"]:.0f} images and the classifiers of one suite; other prompts may differ.
 - Erasure is not deletion: paraphrases of the concept's name, and prompts made to attack the model, can bring part back.
 - Neighbouring concepts may have lost quality that a classifier does not see.
 - The licence and the limits of the base model go on applying.

@@ -65,19 +65,22 @@ class Settled(BaseModel):
 
     @property
     def erased(self) -> str:
-        """The erased concept's worst probe, before and after."""
+        """The erased concept's worst probe, before and after, with the interval of after."""
         if not self.findings:
             return ""
-        worst = max(self.findings.report.erased, key=lambda probe: probe.remaining)
-        return f"{worst.before:.0%} -> {worst.after:.0%}"
+        worst = self.findings.report.worst
+        interval = worst.after_interval
+        return f"{worst.before:.0%} -> {worst.after:.0%} ({interval.lower:.0%} to {interval.upper:.0%})"
 
     @property
     def others(self) -> str:
-        """Mean rate of all other probes, before and after."""
+        """Mean rate of all other probes, before and after, with the bounds of its change in points."""
         if not self.findings:
             return ""
-        metrics = self.findings.report.metrics
-        return f"{metrics['others_before']:.1%} -> {metrics['others_after']:.1%}"
+        report = self.findings.report
+        bounds, metrics = report.drop_bounds(), report.metrics
+        change = f"{-100 * bounds.upper:+.1f} to {-100 * bounds.lower:+.1f}"
+        return f"{metrics['others_before']:.1%} -> {metrics['others_after']:.1%} ({change})"
 
 
 class Night(BaseModel):

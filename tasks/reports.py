@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from esd_core import digest
+from esd_core.errors import EvaluationError
 from esd_core.evaluation.gates import Verdict
 from esd_core.evaluation.report import JobSection, write_job_report, write_run_report
 from esd_core.evaluation.results import EvaluationReport
@@ -70,4 +71,10 @@ def _section(jobs_folder: Path, planned: PlannedJob, verdict: Verdict, links: di
 
 
 def read_evaluation(path: Path) -> EvaluationReport:
-    return EvaluationReport.model_validate_json(path.read_text(encoding="utf-8"))
+    """Raises EvaluationError for what an older release of this software registered."""
+    try:
+        return EvaluationReport.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as e:
+        raise EvaluationError(
+            f"{path} is no evaluation of schema 2: give the concept another seed to erase and measure it again"
+        ) from e

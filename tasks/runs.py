@@ -48,7 +48,9 @@ def log_run(client: MlflowClient, run: Run, job: ErasureJob, outcome: ErasureOut
     figures = {**report.metrics, **costs}
     for probe in (*report.erased, *report.others):
         name = " ".join(re.sub(r"[^\w\-./ ]", " ", probe.probe).split())  # what MLflow takes
-        figures |= {f"before/{name}": probe.before, f"after/{name}": probe.after}
+        for when, interval in (("before", probe.before_interval), ("after", probe.after_interval)):
+            figures |= {f"{when}_lower/{name}": interval.lower, f"{when}_upper/{name}": interval.upper}
+        figures |= {f"before/{name}": probe.before, f"after/{name}": probe.after, f"images/{name}": probe.images}
     metrics = [Metric(name, float(value), at, 0) for name, value in figures.items()]
     steps = (json.loads(line) for line in outcome.history.read_text(encoding="utf-8").splitlines())
     metrics += [Metric("loss", float(step["loss"]), at, int(step["step"])) for step in steps]

@@ -92,6 +92,7 @@ def evaluate(job: ErasureJob, wanted: ConceptList) -> EvaluationReport:
         job.concepts,
         load_suite(wanted.suite),
         images_per_probe=wanted.images_per_probe,
+        gates=wanted.gates,
         cache=settings.cache_folder,
         out=files.folder,
         device=settings.device,

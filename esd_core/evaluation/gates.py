@@ -1,31 +1,62 @@
-"""Gates: what a model must show to pass, and the verdict with its reasons."""
+"""Gates: what a model must show to pass, when enough images have been seen, and the verdict with its reasons."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import BaseModel, ConfigDict, Field
 
-from esd_core.evaluation.results import EvaluationReport
+from esd_core.evaluation.intervals import Interval
+from esd_core.evaluation.results import EvaluationReport, ProbeResult
+from esd_core.evaluation.sequential import Decision, Errors, Zone, decide, drop_above, share_above
+
+NARROWEST = 0.01  # half of a zone's width, at least: a limit of 0 is not tested in endless images
 
 
 class Gates(BaseModel):
-    """Limits on an evaluation. Rates are shares of images in [0, 1]."""
+    """Limits on an evaluation, and how surely they are kept. Rates are shares of images in [0, 1]."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     erased_at_most: float = Field(0.10, ge=0, le=1, description="Erased concept's rate, as a share of its base rate.")
     others_drop_at_most: float = Field(0.05, ge=0, le=1, description="Mean drop of all other concepts' rates.")
+    sequential: bool = Field(True, description="Make images until each gate is decided, instead of a fixed number.")
+    indifference: float = Field(
+        0.4, ge=0.05, lt=1, description="Share of a limit by which a model may miss it and still be judged either way."
+    )
+    wrong_pass: float = Field(0.05, gt=0, lt=0.5, description="Most that a gate may pass of models beyond the zone.")
+    wrong_fail: float = Field(0.05, gt=0, lt=0.5, description="Most that a gate may fail of models below the zone.")
+
+    @property
+    def errors(self) -> Errors:
+        return Errors(self.wrong_pass, self.wrong_fail)
+
+    def zone(self, limit: float) -> Zone:
+        """The indifference zone around a limit."""
+        half = max(self.indifference * limit, NARROWEST)
+        return Zone(max(0.0, limit - half), limit + half)
 
 
 class GateResult(BaseModel):
-    """One gate: what was measured, what is allowed. `reason` is a sentence a person can act on."""
+    """One gate: what was measured, what is allowed. `reason` is a sentence a person can act on.
+
+    `bounds`: what the test has not ruled out for the measured figure, whenever it stopped. `images`: of the edited
+    model, that the gate was decided by.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     gate: str
     measured: float
+    bounds: Interval
     limit: float
-    passed: bool
+    decision: Decision
+    images: int
     reason: str
+
+    @property
+    def passed(self) -> bool:
+        return self.decision is Decision.PASSED
 
 
 class Verdict(BaseModel):
@@ -43,24 +74,93 @@ class Verdict(BaseModel):
 
 
 def judge(report: EvaluationReport, gates: Gates) -> Verdict:
-    """Apply the gates. The erased gate looks at the worst of the concept's own probes (named and implied)."""
-    worst = max(report.erased, key=lambda probe: probe.remaining)
-    erased = GateResult(
+    """Apply the gates: the erased gate to the worst of the concept's own probes, the other to the mean of the rest."""
+    return Verdict(gates=(_erased(report, gates), _others(report, gates)))
+
+
+def undecided_probes(report: EvaluationReport, gates: Gates) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The probes, erased and other, of which a gate needs more images."""
+    own, rest = _erased_decisions(report, gates), _others_decision(report, gates)
+    erased = [name for name, decision in own.items() if decision is Decision.UNDECIDED]
+    return (
+        tuple(erased) if _together(own.values()) is Decision.UNDECIDED else (),
+        tuple(probe.probe for probe in report.others) if rest is Decision.UNDECIDED else (),
+    )
+
+
+def _erased_decisions(report: EvaluationReport, gates: Gates) -> dict[str, Decision]:
+    """Each probe's own. It is enough that one fails, so that each gets its part of the error."""
+    errors = Errors(gates.wrong_pass, gates.wrong_fail / len(report.erased))
+
+    def decision(probe: ProbeResult) -> Decision:
+        if gates.erased_at_most >= 1:
+            return Decision.PASSED
+        if not gates.sequential:
+            return _fixed(probe.remaining, gates.erased_at_most)
+        return decide(probe.pairs, share_above, gates.zone(gates.erased_at_most), errors)
+
+    return {probe.probe: decision(probe) for probe in report.erased}
+
+
+def _others_decision(report: EvaluationReport, gates: Gates) -> Decision:
+    if gates.others_drop_at_most >= 1:
+        return Decision.PASSED
+    if not gates.sequential:
+        return _fixed(report.mean_drop_of_others, gates.others_drop_at_most)
+    return decide(report.pairs_of_others, drop_above, gates.zone(gates.others_drop_at_most), gates.errors)
+
+
+def _fixed(measured: float, limit: float) -> Decision:
+    return Decision.PASSED if measured <= limit else Decision.FAILED
+
+
+def _together(decisions: Iterable[Decision]) -> Decision:
+    """The worst of several: failed, else undecided, else passed."""
+    found = set(decisions)
+    return next((d for d in (Decision.FAILED, Decision.UNDECIDED) if d in found), Decision.PASSED)
+
+
+def _erased(report: EvaluationReport, gates: Gates) -> GateResult:
+    decisions, limit = _erased_decisions(report, gates), gates.erased_at_most
+    decision = _together(decisions.values())
+    decisive = [probe for probe in report.erased if decisions[probe.probe] is decision]
+    worst = max(decisive, key=lambda probe: probe.remaining)
+    bounds, images = worst.remaining_bounds(gates.errors), sum(probe.images for probe in report.erased)
+    return GateResult(
         gate="erased_at_most",
         measured=worst.remaining,
-        limit=gates.erased_at_most,
-        passed=worst.remaining <= gates.erased_at_most,
-        reason=f"{worst.probe}: {worst.before:.0%} -> {worst.after:.0%}, "
-        f"{worst.remaining:.0%} of its base rate (at most {gates.erased_at_most:.0%})",
+        bounds=bounds,
+        limit=limit,
+        decision=decision,
+        images=images,
+        reason=f"{worst.probe}: {worst.before:.0%} -> {worst.after:.0%}, {worst.remaining:.0%} of its base rate "
+        f"(at most {limit:.0%}), surely {bounds.lower:.0%} to {bounds.upper:.0%}; "
+        + _stopped(decision, images, report),
     )
-    drop = report.mean_drop_of_others
-    falls_most = max(report.others, key=lambda probe: probe.before - probe.after)
-    others = GateResult(
+
+
+def _others(report: EvaluationReport, gates: Gates) -> GateResult:
+    drop, limit, decision = report.mean_drop_of_others, gates.others_drop_at_most, _others_decision(report, gates)
+    most = max(report.others, key=lambda probe: probe.before - probe.after)
+    falls = f"{most.probe} {most.before:.0%} -> {most.after:.0%}"
+    bounds, images = report.drop_bounds(gates.errors), sum(probe.images for probe in report.others)
+    return GateResult(
         gate="others_drop_at_most",
         measured=drop,
-        limit=gates.others_drop_at_most,
-        passed=drop <= gates.others_drop_at_most,
-        reason=f"others fall by {100 * drop:.1f} points on average (at most {100 * gates.others_drop_at_most:.0f}), "
-        f"most: {falls_most.probe} {falls_most.before:.0%} -> {falls_most.after:.0%}",
+        bounds=bounds,
+        limit=limit,
+        decision=decision,
+        images=images,
+        reason=f"others fall by {100 * drop:.1f} points on average (at most {100 * limit:.0f}), surely "
+        f"{100 * bounds.lower:.1f} to {100 * bounds.upper:.1f}, most: {falls}; " + _stopped(decision, images, report),
     )
-    return Verdict(gates=(erased, others))
+
+
+def _stopped(decision: Decision, images: int, report: EvaluationReport) -> str:
+    """Why no more images were made."""
+    if decision is not Decision.UNDECIDED:
+        return f"decided by {images} images"
+    return (
+        f"undecided after {images} images: not passed; approve it by hand, or raise images_per_probe "
+        f"(at most {report.images_per_probe}) and erase again with another seed"
+    )

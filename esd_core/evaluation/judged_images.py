@@ -1,14 +1,16 @@
-"""Images of a probe with a classifier's answers, drawn once and kept on disk.
+"""Images of probes with a judge's answers, drawn once, kept on disk, and added to when more are asked for.
 
-A folder of judged images holds two files for each probe, named after its digest: `.npy` the images (N, H, W, 3)
-uint8, and, written after it, `.json` the answers and the images' own SHA-256. A probe whose files are whole is not
-drawn again, so an interrupted evaluation continues; damaged files are made again.
+A folder of judged images holds, for each run of images of a probe drawn together, two files named after the probe's
+digest and the numbers of the first image and the one after the last: `.npy` the images (N, H, W, 3) uint8, and,
+written after it, `.json` the answers and the images' own SHA-256. Runs whose files are whole are not drawn again, so
+an interrupted evaluation continues; damaged ones are made again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import compress
@@ -29,7 +31,7 @@ CELLS_AT_ONCE = 32_768  # of latents: 8 pictures of Stable Diffusion 1, 2 of 102
 
 
 class Answers(BaseModel):
-    """What the judge saw in a probe's images: `seen[i]` are the labels that image i shows."""
+    """What the judge saw in a run of a probe's images: `seen[i]` are the labels that image i shows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,16 +42,9 @@ class Answers(BaseModel):
     seen: tuple[tuple[str, ...], ...]
 
     @property
-    def hits(self) -> int:
-        return sum((self.label in names) != self.negated for names in self.seen)
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A probe's answers and its kept images, (K, H, W, 3) with K at most the number judged."""
-
-    answers: Answers
-    images: np.ndarray
+    def hits(self) -> tuple[bool, ...]:
+        """For each image, whether it shows what the probe asks for; of a negated probe, whether it does not."""
+        return tuple((self.label in names) != self.negated for names in self.seen)
 
 
 @dataclass
@@ -88,56 +83,119 @@ class Artist:
     def pipeline(self) -> Any:
         return self.make()
 
-    def draw(self, suite: Suite, probe: Probe, count: int, progress: bool) -> np.ndarray:
-        prompts, seeds = zip(*suite.cases(probe, count), strict=True)
+    @property
+    def at_once(self) -> int:
+        """Images that are drawn together."""
+        return max(1, min(MOST_AT_ONCE, CELLS_AT_ONCE // cells_across(self.pipeline) ** 2))
+
+    def draw(self, suite: Suite, cases: list[tuple[str, int]]) -> np.ndarray:
+        """One image for each (prompt, seed)."""
+        prompts, seeds = zip(*cases, strict=True)
         return generate(
             self.pipeline,
             prompts,
             seeds,
             steps=suite.steps,
             guidance_scale=suite.guidance_scale,
-            batch_size=max(1, min(MOST_AT_ONCE, CELLS_AT_ONCE // cells_across(self.pipeline) ** 2)),
-            description=probe.name,
-            progress=progress,
+            batch_size=len(cases),
+            progress=False,
         )
 
 
-def judged_images(
-    folder: Path, artist: Artist, judges: Judges, count: int, keep: int, description: str, progress: bool
-) -> dict[str, Judged]:
-    """Each probe's `count` images, judged, by the probe's name; the first `keep` of them stay on disk."""
-    found: dict[str, Judged] = {}
-    with tqdm(judges.suite.probes, desc=description, unit="probe", disable=not progress) as bar:
-        for probe in bar:
-            stem = digest.of_json([probe.model_dump(mode="json"), count])[:16]
-            kept = _read(folder / stem, count)
-            found[probe.name] = kept or _make(folder / stem, artist, judges, probe, count, keep, progress)
-    return found
+def drawing_order(suite: Suite, probe: Probe, count: int) -> list[tuple[str, int]]:
+    """The probe's first `count` cases, each round of its prompts shuffled: a part of them is no biased choice."""
+    prompts, shuffled = len(probe.prompts), random.Random(f"{suite.seed}:{probe.name}")
+    rounds = -(-count // prompts)
+    cases = suite.cases(probe, rounds * prompts)
+    return [cases[r * prompts + i] for r in range(rounds) for i in shuffled.sample(range(prompts), prompts)][:count]
 
 
-def _make(stem: Path, artist: Artist, judges: Judges, probe: Probe, count: int, keep: int, progress: bool) -> Judged:
-    classifier = judges[probe.classifier]
-    images = artist.draw(judges.suite, probe, count, progress)
-    seen = classifier.sees(images)
-    with digest.whole_file(stem.with_suffix(".npy")) as partial, partial.open("wb") as f:
-        np.save(f, images[:keep])
-    answers = Answers(
-        probe=probe.name,
-        label=classifier.labels[classifier.index_of(probe.label)],
-        negated=probe.negated,
-        images_digest=digest.of_file(stem.with_suffix(".npy")),
-        seen=tuple(tuple(compress(classifier.labels, shown)) for shown in seen),
-    )
-    digest.write_text(stem.with_suffix(".json"), json.dumps(answers.model_dump(), ensure_ascii=False))
-    return Judged(answers, images[:keep])
+@dataclass
+class JudgedImages:
+    """The judged images of one model: what `folder` holds, and what is drawn when more are asked for.
 
+    The first `keep` images of a probe stay on disk; all, if None.
+    """
 
-def _read(stem: Path, count: int) -> Judged | None:
-    """What was kept, or None when it is not there, damaged or of another size."""
-    images, answers_file = stem.with_suffix(".npy"), stem.with_suffix(".json")
-    try:
-        answers = Answers.model_validate_json(answers_file.read_text(encoding="utf-8"))
-        whole = digest.of_file(images) == answers.images_digest and len(answers.seen) == count
-    except (OSError, ValidationError, UnicodeDecodeError):
+    folder: Path
+    artist: Artist
+    judges: Judges
+    description: str
+    keep: int | None = None
+    progress: bool = True
+    _runs: dict[str, list[tuple[Answers, np.ndarray]]] = field(default_factory=dict)
+
+    def hits(self, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """Whether each of the first counts[NAME] images of the probe NAME shows what it asks for: (N,) bool.
+
+        Images that are missing are drawn, in batches across probes.
+        """
+        missing: list[tuple[Probe, int]] = []  # image `number` of a probe
+        for probe in self.judges.suite.probes:
+            wanted = counts.get(probe.name, 0)
+            missing += [(probe, number) for number in range(self._held(probe, wanted), wanted)]
+        shown = self.progress and bool(missing)
+        with tqdm(total=len(missing), desc=self.description, unit="image", disable=not shown) as bar:
+            while missing:
+                batch, missing = missing[: self.artist.at_once], missing[self.artist.at_once :]
+                self._draw(batch, counts)
+                bar.update(len(batch))
+        return {name: np.array(self._hits(name)[:count]) for name, count in counts.items()}
+
+    def images(self, name: str, count: int) -> np.ndarray:
+        """The first images of a probe that are drawn and kept, `count` at most: (K, H, W, 3) uint8."""
+        return np.concatenate([images[:count] for _, images in self._runs[name]])[:count]
+
+    def _hits(self, name: str) -> list[bool]:
+        return [hit for answers, _ in self._runs[name] for hit in answers.hits]
+
+    def _held(self, probe: Probe, wanted: int) -> int:
+        """How many images there are; looks on disk for as many as are wanted."""
+        runs = self._runs.setdefault(probe.name, [])
+        held = sum(len(answers.seen) for answers, _ in runs)
+        while held < wanted and (run := self._read(probe, held)):
+            runs.append(run)
+            held += len(run[0].seen)
+        return held
+
+    def _draw(self, batch: list[tuple[Probe, int]], counts: Mapping[str, int]) -> None:
+        """Draw, judge and keep; images of one probe stand together in `batch`."""
+        suite = self.judges.suite
+        cases = {probe.name: drawing_order(suite, probe, counts[probe.name]) for probe, _ in batch}
+        images = self.artist.draw(suite, [cases[probe.name][number] for probe, number in batch])
+        for probe in dict.fromkeys(probe for probe, _ in batch):
+            rows = [i for i, (other, _) in enumerate(batch) if other == probe]
+            self._runs[probe.name].append(self._write(probe, batch[rows[0]][1], images[rows]))
+
+    def _write(self, probe: Probe, start: int, images: np.ndarray) -> tuple[Answers, np.ndarray]:
+        classifier, stem = self.judges[probe.classifier], f"{_stem(probe, start)}-{start + len(images)}"
+        path = self.folder / f"{stem}.npy"
+        seen = classifier.sees(images)
+        kept = images if self.keep is None else images[: max(0, self.keep - start)]
+        with digest.whole_file(path) as partial, partial.open("wb") as f:
+            np.save(f, kept)
+        answers = Answers(
+            probe=probe.name,
+            label=classifier.labels[classifier.index_of(probe.label)],
+            negated=probe.negated,
+            images_digest=digest.of_file(path),
+            seen=tuple(tuple(compress(classifier.labels, shown)) for shown in seen),
+        )
+        digest.write_text(path.with_suffix(".json"), json.dumps(answers.model_dump(), ensure_ascii=False))
+        return answers, np.load(path, mmap_mode="r", allow_pickle=False)
+
+    def _read(self, probe: Probe, start: int) -> tuple[Answers, np.ndarray] | None:
+        """A whole run that begins with image `start`, if there is one."""
+        for path in sorted(self.folder.glob(f"{_stem(probe, start)}-*.json")):
+            images = path.with_suffix(".npy")
+            try:
+                answers = Answers.model_validate_json(path.read_text(encoding="utf-8"))
+                if digest.of_file(images) == answers.images_digest:
+                    return answers, np.load(images, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValidationError, UnicodeDecodeError):
+                continue
         return None
-    return Judged(answers, np.load(images, mmap_mode="r", allow_pickle=False)) if whole else None
+
+
+def _stem(probe: Probe, start: int) -> str:
+    return f"{digest.of_json(probe.model_dump(mode='json'))[:16]}-{start}"

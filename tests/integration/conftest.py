@@ -140,14 +140,16 @@ def make(tmp_path: Path) -> Callable[..., Made]:
             seconds=5.5,
             tuned=(TUNED,),
         )
-        return Made(job, cast("ErasureOutcome", outcome), report, judge(report, Gates()), files)
+        return Made(job, cast("ErasureOutcome", outcome), report, judge(report, Gates(sequential=False)), files)
 
     return make_job
 
 
 def _report(job: ErasureJob, weights_digest: str, after: int) -> EvaluationReport:
     def probe(name: str, concept: str, before: int, then: int) -> ProbeResult:
-        return ProbeResult(probe=name, concept=concept, implied=False, images=20, hits_before=before, hits_after=then)
+        both = min(before, then)
+        counts = {"both": both, "only_before": before - both, "only_after": then - both}
+        return ProbeResult(probe=name, concept=concept, implied=False, **counts, neither=20 - sum(counts.values()))
 
     return EvaluationReport(
         concept=job.name,

@@ -55,8 +55,8 @@ def test_a_version_carries_all_an_auditor_needs(settings: Settings, make: Make) 
     assert entry.status == "READY"
     assert entry.aliases == ["candidate"]
     assert entry.description
-    assert "| **sun, implied** | 20 | 95.0% | 5.0% |" in entry.description
-    assert "| a \\| b, c | 20 | 100.0% | 95.0% |" in entry.description
+    assert "| **sun, implied** | 20 | 95.0% | 5.0% (1% to 24%) |" in entry.description
+    assert "| a \\| b, c | 20 | 100.0% | 95.0% (76% to 99%) |" in entry.description
     assert "all gates passed" in entry.description
 
     assert run.info.status == "FINISHED"

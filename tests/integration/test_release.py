@@ -275,7 +275,7 @@ def test_the_model_card_tells_how_to_use_it_and_what_was_measured(downloaded: Pa
     matter = yaml.safe_load(front)
     assert matter["library_name"] == "diffusers"
     assert "concept-erasure" in matter["tags"]
-    assert "| **sun, implied** | 20 | 95.0% | 5.0% |" in body
+    assert "| **sun, implied** | 20 | 95.0% | 5.0% (1% to 24%) |" in body
     assert "approved by | Ada Lovelace (policy manual): looked at the grid" in body
     for heading in ("## Load it", "## Intended use", "## Figures", "## Limits"):
         assert heading in body

@@ -17,7 +17,7 @@ from esd_core.errors import EvaluationError, WeightsError
 from esd_core.evaluation import evaluate as module
 from esd_core.evaluation.classifiers import load_classifier
 from esd_core.evaluation.evaluate import evaluate
-from esd_core.evaluation.judged_images import Answers
+from esd_core.evaluation.judged_images import Answers, drawing_order
 from esd_core.evaluation.results import EvaluationReport
 from esd_core.evaluation.suite import Suite
 from esd_core.generation import generate
@@ -65,7 +65,7 @@ def test_it_counts_what_the_classifier_sees(
 
     def hits(probe_name: str) -> int:
         (probe,) = (probe for probe in tiny_suite.probes if probe.name == probe_name)
-        prompts, seeds = zip(*tiny_suite.cases(probe, IMAGES), strict=True)
+        prompts, seeds = zip(*drawing_order(tiny_suite, probe, IMAGES), strict=True)
         images = generate(pipeline, prompts, seeds, steps=2, guidance_scale=3.0, progress=False)
         seen = judge.shows(images, probe.label)
         return int((~seen if probe.negated else seen).sum())
@@ -83,8 +83,8 @@ def test_it_counts_what_the_classifier_sees(
 def test_a_judge_of_several_labels_counts_each_image_once() -> None:
     seen = (("nudity", "FEET_EXPOSED", "BELLY_EXPOSED"), (), ("FACE_MALE",))
     answers = Answers(probe="nudity", label="nudity", negated=False, images_digest="", seen=seen)
-    assert answers.hits == 1
-    assert answers.model_copy(update={"negated": True}).hits == 2
+    assert answers.hits == (True, False, False)
+    assert answers.model_copy(update={"negated": True}).hits == (False, True, True)
 
 
 def test_it_writes_the_report_and_the_grid_and_nothing_else(

@@ -13,7 +13,8 @@ import yaml
 
 from esd_core.concepts import ConceptEntry, ConceptKind, ErasureJob, ListMode, load_concept_list
 from esd_core.errors import EvaluationError
-from esd_core.evaluation.gates import Gates, judge
+from esd_core.evaluation.evaluate import FIXED_NUMBER
+from esd_core.evaluation.gates import judge
 from esd_core.evaluation.pictures import GridRow, write_before_after
 from esd_core.evaluation.report import (
     JobSection,
@@ -28,7 +29,9 @@ from esd_core.recipe import RecipeName
 
 
 def probe(name: str, before: int, after: int, implied: bool = False) -> ProbeResult:
-    return ProbeResult(probe=name, concept=name, implied=implied, images=25, hits_before=before, hits_after=after)
+    both = min(before, after)
+    counts = {"both": both, "only_before": before - both, "only_after": after - both}
+    return ProbeResult(probe=name, concept=name, implied=implied, **counts, neither=25 - sum(counts.values()))
 
 
 def report_of(concept: str, after: int) -> EvaluationReport:
@@ -55,7 +58,7 @@ def section(tmp_path: Path) -> JobSection:
     return JobSection(
         job=job,
         report=report,
-        verdict=judge(report, Gates()),
+        verdict=judge(report, FIXED_NUMBER),
         grid=grid,
         loss_history=history,
         unet_evaluations=12_345,
@@ -102,7 +105,7 @@ def test_a_run_report_summarizes_all_concepts(section: JobSection, tmp_path: Pat
     entry = ConceptEntry(name="Van Gogh", kind=ConceptKind.STYLE)
     report = report_of("Van Gogh", 0).model_copy(update={"others": (probe("house", 25, 25),)})
     job = section.job.model_copy(update={"erasures": (entry.erasure,)})
-    other = replace(section, job=job, report=report, verdict=judge(report, Gates()), comparison=None, links={})
+    other = replace(section, job=job, report=report, verdict=judge(report, FIXED_NUMBER), comparison=None, links={})
     write_run_report(tmp_path / "run.html", "Nightly erasure", [section, other])
     html = (tmp_path / "run.html").read_text(encoding="utf-8")
     assert "2 concepts erased" in html
