@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from esd_core.concepts import Concept, ConceptKind
 from esd_core.errors import EvaluationError, WeightsError
 from esd_core.evaluation import evaluate as module
 from esd_core.evaluation.classifiers import load_classifier
-from esd_core.evaluation.evaluate import evaluate
+from esd_core.evaluation.evaluate import BATCH, FIXED_NUMBER, GRID_SEEDS, evaluate
+from esd_core.evaluation.gates import Gates
 from esd_core.evaluation.judged_images import Answers, drawing_order
 from esd_core.evaluation.results import EvaluationReport
 from esd_core.evaluation.suite import Suite
@@ -27,8 +30,18 @@ HOUSE = Concept(name="House", kind=ConceptKind.OBJECT)
 IMAGES = 5
 
 
+LAX = Gates(erased_at_most=1, others_drop_at_most=1)  # decided by any images
+ENDLESS = Gates(erased_at_most=0.1, others_drop_at_most=0.05, indifference=0.05)  # decided by very many
+
+
 def measured(
-    base: ResolvedBase, weights: Path, suite: Suite, folder: Path, concept: Concept = HOUSE
+    base: ResolvedBase,
+    weights: Path,
+    suite: Suite,
+    folder: Path,
+    concept: Concept = HOUSE,
+    images: int = IMAGES,
+    gates: Gates = FIXED_NUMBER,
 ) -> EvaluationReport:
     out = folder / concept.slug
     return evaluate(
@@ -36,7 +49,8 @@ def measured(
         weights,
         [concept],
         suite,
-        images_per_probe=IMAGES,
+        images_per_probe=images,
+        gates=gates,
         cache=folder / "cache",
         out=out,
         device="cpu",
@@ -55,6 +69,25 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(module, "load_pipeline", noting)
     return noted
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str, int]]:
+    """Every image that is drawn: which pipeline, prompt and seed."""
+    noted: list[tuple[int, str, int]] = []
+    pipelines: list[Any] = []  # kept, so that no two have one id
+
+    def noting(pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], **options: Any) -> np.ndarray:
+        pipelines.append(pipeline)
+        noted.extend((id(pipeline), prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True))
+        return generate(pipeline, prompts, seeds, **options)
+
+    monkeypatch.setattr("esd_core.evaluation.judged_images.generate", noting)
+    return noted
+
+
+def images_of(report: EvaluationReport) -> dict[str, int]:
+    return {row.probe: row.images for row in (*report.erased, *report.others)}
 
 
 def test_it_counts_what_the_classifier_sees(
@@ -148,6 +181,95 @@ def test_an_interrupted_evaluation_continues(
     assert not (out / "evaluation.json").exists()
     monkeypatch.setattr("esd_core.evaluation.judged_images.generate", interrupt)
     assert measured(base, edited_weights, tiny_suite, tmp_path) == whole
+
+
+def test_decided_gates_ask_for_no_more_images(
+    base: ResolvedBase, edited_weights: Path, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    report = measured(base, edited_weights, tiny_suite, tmp_path, images=200, gates=LAX)
+    assert images_of(report) == {"house": BATCH, "tree": GRID_SEEDS, "no tree unasked": GRID_SEEDS}
+
+
+def test_undecided_gates_are_given_all_images_there_may_be_and_none_twice(
+    base: ResolvedBase, edited_weights: Path, tiny_suite: Suite, tmp_path: Path, drawn: list[tuple[int, str, int]]
+) -> None:
+    gates = ENDLESS.model_copy(update={"erased_at_most": 1})
+    report = measured(base, edited_weights, tiny_suite, tmp_path, images=18, gates=gates)
+    assert images_of(report) == {"house": BATCH, "tree": 18, "no tree unasked": 18}
+    assert len(drawn) == len(set(drawn)) == 2 * (BATCH + 2 * 18)
+
+
+def test_images_that_came_in_batches_are_those_that_come_at_once(
+    base: ResolvedBase, edited_weights: Path, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    batches = measured(base, edited_weights, tiny_suite, tmp_path / "batches", images=18, gates=ENDLESS)
+    at_once = measured(base, edited_weights, tiny_suite, tmp_path / "at once", images=18)
+    assert {**images_of(batches), "house": 18} == images_of(at_once)  # the erased gate may fail at once
+    assert batches.others == at_once.others
+
+
+def test_more_images_of_the_base_are_added_to_the_cache(
+    base: ResolvedBase, edited_weights: Path, tiny_suite: Suite, tmp_path: Path, drawn: list[tuple[int, str, int]]
+) -> None:
+    measured(base, edited_weights, tiny_suite, tmp_path, images=4)
+    del drawn[:]
+    measured(base, edited_weights, tiny_suite, tmp_path, images=7)
+    assert len(drawn) == 3 * (3 + 7)  # of the base the three that are new, of the edited weights all
+
+
+def test_stricter_gates_go_on_with_a_finished_evaluation_and_laxer_ones_do_not(
+    base: ResolvedBase, edited_weights: Path, tiny_suite: Suite, tmp_path: Path, loads: list[str]
+) -> None:
+    first = measured(base, edited_weights, tiny_suite, tmp_path, images=18, gates=LAX)
+    assert measured(base, edited_weights, tiny_suite, tmp_path, images=18, gates=LAX) == first
+    assert len(loads) == 2
+    more = measured(base, edited_weights, tiny_suite, tmp_path, images=18, gates=ENDLESS)
+    assert images_of(more)["tree"] == 18
+    assert measured(base, edited_weights, tiny_suite, tmp_path, images=18, gates=LAX) == more
+
+
+def test_part_of_the_images_shows_every_prompt_about_equally_often(tiny_suite: Suite) -> None:
+    probe = tiny_suite.probes[0].model_copy(update={"prompts": tuple("abcdef")})
+    order = drawing_order(tiny_suite, probe, 15)
+    assert order[:9] == drawing_order(tiny_suite, probe, 9)
+    assert sorted(prompt for prompt, _ in order[:6]) == list("abcdef")
+    assert sorted(order[:12]) == sorted(tiny_suite.cases(probe, 12))
+    assert [prompt for prompt, _ in order[:12]] != list("abcdef") * 2
+
+
+def test_an_evaluation_of_an_older_release_is_made_again(
+    base: ResolvedBase, edited_weights: Path, tiny_suite: Suite, tmp_path: Path, loads: list[str]
+) -> None:
+    report = measured(base, edited_weights, tiny_suite, tmp_path)
+    path = tmp_path / HOUSE.slug / "evaluation.json"
+    old = json.loads(path.read_text())
+    for row in (*old["erased"], *old["others"]):
+        for count in ("both", "only_before", "only_after", "neither"):
+            del row[count]
+    del old["schema_version"]
+    path.write_text(json.dumps(old))
+    assert measured(base, edited_weights, tiny_suite, tmp_path) == report
+    assert len(loads) == 3
+
+
+def test_the_written_evaluation_holds_intervals_for_other_readers(
+    base: ResolvedBase, edited_weights: Path, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    report = measured(base, edited_weights, tiny_suite, tmp_path)
+    written = json.loads((tmp_path / HOUSE.slug / "evaluation.json").read_text())
+    assert written["schema_version"] == 2
+    assert written["metrics"] == report.metrics
+    row, found = written["erased"][0], report.erased[0]
+    assert (row["images"], row["after"]) == (IMAGES, found.after)
+    assert row["change_interval"] == found.change_interval.model_dump()
+
+
+def test_a_suite_without_others_is_refused(
+    base: ResolvedBase, edited_weights: Path, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    suite = tiny_suite.model_copy(update={"probes": tiny_suite.probes[:1]})
+    with pytest.raises(EvaluationError, match="add probes of what must stay"):
+        measured(base, edited_weights, suite, tmp_path)
 
 
 def test_an_unmeasured_concept_is_refused_before_anything_is_loaded(
