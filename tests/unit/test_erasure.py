@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,20 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from tqdm import tqdm
 
-from esd_core import digest
+from esd_core import digest, point_source
 from esd_core.backbones.loading import load_backbone, load_pipeline
 from esd_core.base_model import ResolvedBase
 from esd_core.concepts import ErasureJob
 from esd_core.erasure import ErasureOutcome
 from esd_core.errors import BaseModelMismatch, ErasureFailed, WeightsError
+from esd_core.held_out import HeldOut
 from esd_core.lessons import Lesson
 from esd_core.parameters import select
-from esd_core.recipe import ParameterSubset, Updates
+from esd_core.point_source import Bank
+from esd_core.recipe import ParameterSubset, Recipe, Updates
+from esd_core.score_bank import Points, Prompts, start_noise
 from esd_core.student import Batch, Student
 from esd_core.weights import apply_weights, read_weights, save_weights
 from tests.tiny_erasure import erasure_of, job_of, run, run_killed
@@ -110,33 +115,56 @@ def test_frozen_predictions_stay_frozen(base: ResolvedBase) -> None:
     assert torch.equal(student.predict_frozen(x, t, told), frozen)
 
 
-def test_a_loss_that_is_not_finite_stops_with_a_remedy(
-    base: ResolvedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("factor", "told"), [(1000.0, "the loss exploded, .* in step 14"), (float("nan"), "the loss became nan")]
+)
+def test_a_bad_loss_stops_with_a_remedy_and_keeps_the_last_good_checkpoint(
+    factor: float, told: str, base: ResolvedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = make_job(base, subset="esd-x")
-    target = Lesson.target
-    monkeypatch.setattr(Lesson, "target", lambda *args: target(*args) * float("inf"))
-    with pytest.raises(ErasureFailed, match="lower learning_rate"):
-        run(job, base, tmp_path)
-    assert not (tmp_path / "weights.safetensors").exists()
-
-
-def test_an_exploding_loss_stops_and_keeps_the_last_good_checkpoint(
-    base: ResolvedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = make_job(base, subset="esd-x", iterations=40)
+    job = make_job(base, subset="esd-x", iterations=20)
+    whole = run(job, base, tmp_path / "whole")
     target, asked = Lesson.target, []
 
-    def exploding(*args: Any) -> torch.Tensor:
+    def bad(*args: Any) -> torch.Tensor:
         asked.append(1)
-        return target(*args) * (1000 if len(asked) > 30 else 1)
+        return target(*args) * (factor if len(asked) > 13 else 1)
 
-    monkeypatch.setattr(Lesson, "target", exploding)
-    with pytest.raises(ErasureFailed, match=r"the loss exploded, .* in step 31: lower .* checkpoint is kept"):
-        run(job, base, tmp_path)
-    assert not (tmp_path / "weights.safetensors").exists()
-    with safe_open(tmp_path / "checkpoint.safetensors", framework="pt") as f:
-        assert len(json.loads(f.metadata()["progress"])["losses"]) == 28  # a tenth of 40 steps apart
+    folder = tmp_path / "bad"
+    with monkeypatch.context() as patch:
+        patch.setattr(Lesson, "target", bad)
+        with pytest.raises(ErasureFailed, match=f"{told}: lower learning_rate or .* checkpoint is kept"):
+            run(job, base, folder)
+    assert not (folder / "weights.safetensors").exists()
+    with safe_open(folder / "checkpoint.safetensors", framework="pt") as f:
+        assert len(json.loads(f.metadata()["progress"])["losses"]) == 12  # a tenth of 20 steps apart
+    assert run(job, base, folder).weights_digest == whole.weights_digest
+
+
+def test_no_bank_is_so_large_that_it_holds_what_is_held_out(
+    base: ResolvedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = load_backbone(base, "cpu")
+    prompts = Prompts(backbone.encode("Van Gogh"), backbone.encode(""))
+    lesson = Lesson(0, "Van Gogh", prompts, False, Recipe(subset=ParameterSubset.ESD_X, points_per_rollout=1, seed=3))
+    student = Student(backbone, [ParameterSubset.ESD_X], Updates.MASTER, keeps_originals=False)
+    held_out: list[int] = []
+
+    def noise(shape: tuple[int, ...], seeds: Iterable[int], dtype: torch.dtype) -> torch.Tensor:
+        held_out.extend(seeds)
+        return start_noise(shape, seeds, dtype)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(point_source, "start_noise", noise)
+        HeldOut(student, [lesson], [prompts])
+    assert held_out
+    monkeypatch.setattr(Bank, "_roll_out", lambda _, seeds: Points(*[torch.tensor(seeds)] * 4))
+    bank = Bank(lesson, student, 600, tmp_path, base.digest)
+    with tqdm(disable=True) as bar:
+        bank.fill(bar)
+    held = set(bank.rows(range(600)).latents.tolist())
+    assert len(held) == 600
+    assert held >= set(range(3 * 100_003, 3 * 100_003 + 496))
+    assert not held.intersection(held_out)
 
 
 def test_updates_do_not_round_away(base: ResolvedBase, tmp_path: Path) -> None:

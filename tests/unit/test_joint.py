@@ -16,7 +16,7 @@ from esd_core.concepts import ErasureJob
 from esd_core.erasure import ErasureOutcome
 from esd_core.recipe import ParameterSubset, Updates
 from esd_core.student import Batch, Student
-from tests.tiny_erasure import erasure_of, job_of, run, run_killed
+from tests.tiny_erasure import erasure_of, job_of, run
 
 GOGH: dict[str, Any] = {"subset": "esd-x", "iterations": 8, "learning_rate": 2e-3}
 SUN: dict[str, Any] = {"subset": "esd-u", "iterations": 4, "batch_size": 1, "negative_guidance": 2.0}
@@ -82,20 +82,3 @@ def test_the_order_of_concepts_and_their_settings_name_the_job(base: ResolvedBas
     assert job.digest != job_of(base, *reversed(job.erasures)).digest
     assert job.subsets == (ParameterSubset.ESD_X, ParameterSubset.ESD_U)
     assert job.settings["sun.negative_guidance"] == 2.0
-
-
-MODES: dict[str, dict[str, Any]] = {
-    "frozen": {},
-    "student": {"rollout_from": "student", "reuse": 2},
-    "retained": {"retain": ("a house", "a tree"), "also_known_as": ("Vincent",)},
-}
-
-
-@pytest.mark.parametrize(("mode", "steps"), [("frozen", 5), ("student", 7), ("retained", 8)])
-def test_a_killed_joint_run_ends_with_the_same_bits(mode: str, steps: int, base: ResolvedBase, tmp_path: Path) -> None:
-    job = joint(base, **MODES[mode])
-    whole = run(job, base, tmp_path / "whole")
-    run_killed(job, base, tmp_path / "killed", steps)
-    resumed = run(job, base, tmp_path / "killed")
-    assert resumed.weights_digest == whole.weights_digest
-    assert resumed.history.read_text() == whole.history.read_text()
