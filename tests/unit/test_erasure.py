@@ -157,7 +157,7 @@ def test_no_bank_is_so_large_that_it_holds_what_is_held_out(
         patch.setattr(point_source, "start_noise", noise)
         HeldOut(student, [lesson], [prompts])
     assert held_out
-    monkeypatch.setattr(Bank, "_roll_out", lambda _, seeds: Points(*[torch.tensor(seeds)] * 4))
+    monkeypatch.setattr(Bank, "_roll_out", lambda _, seeds: Points(*[torch.tensor(s) for s in [seeds] * 4]))
     bank = Bank(lesson, student, 600, tmp_path, base.digest)
     with tqdm(disable=True) as bar:
         bank.fill(bar)
