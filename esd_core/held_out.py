@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from esd_core.student import Batch, Student
 from esd_core.tuning import learning_rate_from_response
 
 JUDGED_GUIDANCE = 4.0  # classifier-free guidance at which the prediction is judged
-TRAJECTORIES, STEPS, POINTS = 2, 10, 12  # of each name of the concept
+TRAJECTORIES, STEPS, POINTS = 2, 10, 12  # of each name of the concept, shared among its contexts
 OTHER_STEPS, OTHER_POINTS = 6, 2  # of each prompt that must not change
 RESPONSE_POINTS = 8
 SEED_OFFSET = 500  # held-out trajectories start from seeds that no bank uses
@@ -46,12 +47,18 @@ class HeldOut:
         self.student = student
         self.recipe = lessons[0].recipe
         first = self.recipe.seed * 100_003 + SEED_OFFSET
-        spread = torch.linspace(0, TRAJECTORIES * STEPS - 1, POINTS).round().long()
-        self.named = [self._look(lesson.prompts, [first, first + 1], STEPS, spread) for lesson in lessons]
+        in_contexts = [lesson for lesson in lessons if lesson.context]
+        of_names = itertools.groupby(in_contexts or lessons, key=lambda lesson: lesson.name)
+        self.named = [self._spread(list(own), first) for _, own in of_names]
         self.others = [
             self._look(prompts, [first + 10 + i], OTHER_STEPS, torch.tensor([1, 3][:OTHER_POINTS]) + i % 2)
             for i, prompts in enumerate(others)
         ]
+
+    def _spread(self, lessons: Sequence[Lesson], first: int) -> list[Look]:
+        count = max(1, TRAJECTORIES // len(lessons))
+        rows = torch.linspace(0, count * STEPS - 1, POINTS // len(lessons)).round().long()
+        return [self._look(lesson.prompts, range(first, first + count), STEPS, rows) for lesson in lessons]
 
     def _look(self, prompts: Prompts, seeds: Sequence[int], steps: int, rows: torch.Tensor) -> Look:
         every = {"rollout_steps": steps, "points_per_rollout": 1000}
@@ -61,11 +68,15 @@ class HeldOut:
         return Look(prompts, points, guided(points.eps_null, eps_prompt, JUDGED_GUIDANCE))
 
     def remainder(self) -> float:
-        """1 for the frozen model, at most 0 when guidance has lost the concept; of several names the largest."""
-        return max(
-            1 + projection(self._guided_now(look) - look.guided, JUDGED_GUIDANCE * gap(look.points))
-            for look in self.named
-        )
+        """1 for the frozen model, at most 0 when guidance has lost the concept; of several names the largest.
+
+        Of a name that has contexts, among those: evaluations are about prompts, not about bare names.
+        """
+        return max(self._remainder_of(looks) for looks in self.named)
+
+    def _remainder_of(self, looks: Sequence[Look]) -> float:
+        change = torch.cat([self._guided_now(look) - look.guided for look in looks])
+        return 1 + projection(change, JUDGED_GUIDANCE * torch.cat([gap(look.points) for look in looks]))
 
     def interference(self) -> float:
         """Change of the guided prediction of the other prompts, as a share of their guidance (root mean square)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ WORD_PROMPTS = 32  # of random words, kept at the points of a concept
 class Lesson:
     """One prompt. A kept one is held to the frozen model's prediction: the target with eta 0, anchored on itself.
 
-    companions: other prompts that are kept at the same points, the empty one first.
+    context: random words beside the name; they take the empty prompt's place in target and guidance.
+    companions: other prompts that are kept at the same points, the first of them the one that guidance starts from.
     """
 
     part: int  # number of the concept in its job
@@ -29,13 +31,18 @@ class Lesson:
     keeps: bool
     recipe: Recipe
     erase_from: str | None = None
+    context: str = ""
     companions: tuple[Conditioning, ...] = ()
     companion_texts: tuple[str, ...] = ()
 
     @property
-    def texts(self) -> tuple[str, str]:
-        """What rollouts are made of, and what is erased or kept."""
-        return self.erase_from or self.text, self.text
+    def name(self) -> str:
+        return self.text.removeprefix(self.context).strip()
+
+    @property
+    def texts(self) -> tuple[str, str, str]:
+        """What rollouts are made of, what is erased or kept, and what guidance starts from."""
+        return self.erase_from or self.text, self.text, self.context
 
     def target(self, points: Points, negative_guidance: float) -> torch.Tensor:
         """(N, ...): what the student must predict at these points of the lesson."""
@@ -53,21 +60,45 @@ def word_pairs(vocabulary: Sequence[str], names: Sequence[str], count: int, seed
 
 
 def lessons_of(job: ErasureJob, backbone: Backbone) -> list[Lesson]:
-    """The job's lessons, concept by concept: its names, then what it retains."""
-    null = backbone.encode("")
-    lessons: list[Lesson] = []
-    for part, erasure in enumerate(job.erasures):
-        texts = companion_texts(erasure, backbone.vocabulary())
-        companions = tuple(null if text == "" else backbone.encode(text) for text in texts)
-        source = erasure.concept.erase_from
-        for name in erasure.concept.names:
-            prompts = Prompts(backbone.encode(name), null, backbone.encode(source) if source else None)
-            lessons.append(Lesson(part, name, prompts, False, erasure.recipe, source, companions, texts))
-        lessons += [
-            Lesson(part, text, Prompts(backbone.encode(text), null), True, erasure.recipe)
-            for text in erasure.concept.retain
-        ]
+    """The job's lessons, concept by concept: its names, each bare and in its contexts, then what it retains."""
+    return [
+        lesson
+        for part, erasure in enumerate(job.erasures)
+        for lesson in (*_erasing(part, erasure, backbone), *_keeping(part, erasure, backbone))
+    ]
+
+
+def _erasing(part: int, erasure: Erasure, backbone: Backbone) -> list[Lesson]:
+    concept, recipe, vocabulary = erasure.concept, erasure.recipe, backbone.vocabulary()
+    source = backbone.encode(concept.erase_from) if concept.erase_from else None
+    contexts = () if source else word_pairs(vocabulary, concept.names, recipe.contexts, recipe.seed + 2)
+    kept = companion_texts(erasure, vocabulary)
+    lessons = []
+    for name, context in itertools.product(concept.names, ("", *contexts)):
+        text = f"{context} {name}".strip()
+        texts = (context, *kept[1:]) if kept else ()
+        lessons.append(
+            Lesson(
+                part=part,
+                text=text,
+                prompts=Prompts(backbone.encode(text), backbone.encode(context), source),
+                keeps=False,
+                recipe=recipe,
+                erase_from=concept.erase_from,
+                context=context,
+                companions=tuple(backbone.encode(companion) for companion in texts),
+                companion_texts=texts,
+            )
+        )
     return lessons
+
+
+def _keeping(part: int, erasure: Erasure, backbone: Backbone) -> list[Lesson]:
+    null = backbone.encode("")
+    return [
+        Lesson(part, text, Prompts(backbone.encode(text), null), True, erasure.recipe)
+        for text in erasure.concept.retain
+    ]
 
 
 def companion_texts(erasure: Erasure, vocabulary: Sequence[str]) -> tuple[str, ...]:

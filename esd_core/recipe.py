@@ -83,6 +83,9 @@ class Recipe(BaseModel):
     timestep_choice: TimestepChoice = Field(
         TimestepChoice.SAMPLER, description="Timestep given to teacher and student."
     )
+    contexts: int = Field(
+        0, ge=0, le=32, description="Random words beside which the concept is erased too, anchored on the words alone."
+    )
     keep: Keep = Field(Keep.NOTHING, description="What the student is held to beside its target, at the same x_t.")
     keep_weight: float = Field(1.0, gt=0, le=100, description="Weight of what is kept and retained, beside the target.")
     precision: Precision = Field(Precision.AUTO, description="Numbers that the model computes in.")
@@ -102,7 +105,8 @@ class RecipeName(StrEnum):
 
 
 # What the tuned recipe leaves nobody to choose, by kind of concept; learning rate, eta and steps are measured. It goes
-# by the edited model's own trajectories, as the paper does: what it still draws is what is taught next.
+# by the edited model's own trajectories, as the paper does: what it still draws is what is taught next. What appears
+# unasked is also erased beside random words, which stand for the prompts that it appears in.
 _TUNED: dict[str, dict[str, Any]] = {
     kind: {
         "subset": subset,
@@ -111,13 +115,14 @@ _TUNED: dict[str, dict[str, Any]] = {
         "rollout_steps": 20,
         "points_per_rollout": 20,
         "reuse": 2,
+        "contexts": contexts,
         "keep": keep,
         "keep_weight": weight,
     }
-    for kind, subset, keep, weight in (
-        ("style", ParameterSubset.ESD_X, Keep.EMPTY_AND_WORDS, 1.0),
-        ("object", ParameterSubset.ESD_U, Keep.EMPTY_AND_WORDS, 3.0),
-        ("global", ParameterSubset.ESD_U, Keep.NOTHING, 1.0),
+    for kind, subset, contexts, keep, weight in (
+        ("style", ParameterSubset.ESD_X, 0, Keep.EMPTY_AND_WORDS, 1.0),
+        ("object", ParameterSubset.ESD_U, 0, Keep.EMPTY_AND_WORDS, 3.0),
+        ("global", ParameterSubset.ESD_U, 3, Keep.NOTHING, 1.0),
     )
 }
 # The two published algorithms (paper and first code; esd_sd.py of the authors' repository, commit 25613d2).

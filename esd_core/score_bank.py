@@ -184,8 +184,8 @@ def taught(
 
 
 def accompanied(points: Points, companions: Sequence[Conditioning], teach: Predict, at_once: int) -> Points:
-    """The points with another prompt at each, which the student shall predict as before: every second the empty
-    prompt, which is companion number 0, the others in turn. Costs an evaluation for each of the others."""
+    """The points with another prompt at each, which the student shall predict as before: every second time
+    companion number 0, the prompt of `eps_null`, the others in turn. Costs an evaluation for each of the others."""
     count = len(points)
     if len(companions) > 1:
         turns = torch.arange(count)

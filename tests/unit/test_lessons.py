@@ -100,3 +100,20 @@ def test_what_is_kept_is_held_to_the_frozen_prediction(base: ResolvedBase, froze
     assert torch.equal(keeping.target(points, 3.0), points.eps_concept)
     expected = esd_target(points.eps_null, points.eps_concept, points.eps_null, 3.0)
     assert torch.equal(erasing.target(points, 3.0), expected)
+
+
+def test_in_a_context_the_concept_is_erased_towards_the_context(base: ResolvedBase, frozen: Backbone) -> None:
+    """Beside random words the target starts from those words alone, and what is kept there is their prediction."""
+    erasure = erasure_of("Van Gogh", contexts=2, keep="empty-and-words")
+    bare, *in_context = lessons_of(job_of(base, erasure), frozen)
+    assert [lesson.name for lesson in (bare, *in_context)] == ["Van Gogh"] * 3
+    for lesson in in_context:
+        assert lesson.context
+        assert lesson.text == f"{lesson.context} Van Gogh"
+        words = frozen.encode(lesson.context)["encoder_hidden_states"]
+        assert torch.equal(lesson.prompts.null["encoder_hidden_states"], words)
+        assert torch.equal(lesson.companions[0]["encoder_hidden_states"], words)
+    points = points_of("Van Gogh", frozen)
+    gap = points.eps_concept - points.eps_null
+    assert torch.allclose(in_context[0].target(points, 2.0), points.eps_null - 2 * gap, atol=1e-6)
+    assert torch.equal(bare.companions[0]["encoder_hidden_states"], frozen.encode("")["encoder_hidden_states"])
