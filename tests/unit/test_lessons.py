@@ -104,7 +104,7 @@ def test_what_is_kept_is_held_to_the_frozen_prediction(base: ResolvedBase, froze
 
 def test_in_a_context_the_concept_is_erased_towards_the_context(base: ResolvedBase, frozen: Backbone) -> None:
     """Beside random words the target starts from those words alone, and what is kept there is their prediction."""
-    erasure = erasure_of("Van Gogh", contexts=2, keep="empty-and-words")
+    erasure = erasure_of("Van Gogh", subset="esd-x", contexts=2, keep="empty-and-words")
     bare, *in_context = lessons_of(job_of(base, erasure), frozen)
     assert [lesson.name for lesson in (bare, *in_context)] == ["Van Gogh"] * 3
     for lesson in in_context:
