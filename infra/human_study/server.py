@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Awaitable, Callable
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Annotated, Any
@@ -39,7 +40,7 @@ class Rating(Arrival):
 def build_app(folder: Path) -> FastAPI:
     """The page of the study in `folder`; its answers go to answers.jsonl there."""
     study = read_study(folder)
-    path, writing = folder / ANSWERS, Lock()
+    path, writing, order_for = folder / ANSWERS, Lock(), cache(study.order_for)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.middleware("http")
@@ -58,13 +59,13 @@ def build_app(folder: Path) -> FastAPI:
         """What this participant is to see, and what they have answered already."""
         given = answers.last_of_each(answers.read(path, study.digest))
         return {
-            "trials": [_shown(trial) for trial in study.order_for(arrival.participant)],
+            "trials": [_shown(trial) for trial in order_for(arrival.participant)],
             "answers": {a.trial: a.rating for a in given if a.participant == arrival.participant},
         }
 
     @app.post("/answers", status_code=201)
     def answer(rating: Rating) -> None:
-        if rating.trial not in {trial.number for trial in study.order_for(rating.participant)}:
+        if rating.trial not in {trial.number for trial in order_for(rating.participant)}:
             raise HTTPException(422, "this participant has no such trial")
         with writing:
             answers.append(path, Answer(study=study.digest, **rating.model_dump()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from enum import StrEnum
+from functools import cached_property
 from itertools import chain, zip_longest
 from pathlib import Path
 
@@ -50,7 +51,7 @@ class Study(BaseModel):
     trials_per_participant: int = Field(ge=1)
     trials: tuple[Trial, ...] = Field(min_length=1)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Names the study, its images included: these are named by their contents."""
         return digest.of_json(self.model_dump(mode="json"))

@@ -305,6 +305,14 @@ def test_prompts_without_artists_are_refused(tmp_path: Path) -> None:
         make_study(read_definition(path), tmp_path / "study")
 
 
+@pytest.mark.parametrize("step", [(), ("make",), ("serve",), ("results",)])
+def test_help_teaches_with_examples(step: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["human-study", *step, "--help"])
+    assert end.value.code == 0
+    assert re.search(rf"example:\n(  .*\n)*?  esd human-study {' '.join(step)}", capsys.readouterr().out)
+
+
 def test_a_taken_port_is_refused_in_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
