@@ -11,14 +11,12 @@ of all other probes that show what they should; CPU seconds an image.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.studio import Studio
 from esd_core.concepts import Concept, ConceptKind
 from esd_core.guidance import Guidance, GuidanceMethod
-from esd_core.weights import EditedWeights, apply_weights, original_weights, read_weights
+from esd_core.weights import read_weights
 
 STEPS = 50
 CONCEPTS = (
@@ -26,16 +24,6 @@ CONCEPTS = (
     Concept(name="car", kind=ConceptKind.OBJECT),
     Concept(name="sun", kind=ConceptKind.GLOBAL),
 )
-
-
-@contextmanager
-def edited(studio: Studio, weights: EditedWeights) -> Iterator[None]:
-    """While open, the studio draws with these weights."""
-    unet = studio.pipeline.unet
-    original = original_weights(unet, weights.tensors)
-    apply_weights(unet, weights, studio.base.digest)
-    yield
-    unet.load_state_dict(original, strict=False)
 
 
 def row(studio: Studio, concept: Concept, name: str, guidance: Guidance, images: int, others: int) -> str:
@@ -66,7 +54,7 @@ def main() -> None:
             print(row(studio, concept, name, guidance, *counts), flush=True)
         for weights in files:
             if weights.provenance.name == concept.name:
-                with edited(studio, weights):
+                with studio.edited(weights):
                     name = " + ".join(weights.provenance.subsets)
                     print(row(studio, concept, name, Guidance(), *counts), flush=True)
 

@@ -1,6 +1,6 @@
 """What a sampler with fewer steps saves and changes, on the bundled miniature, against 50 steps of DDIM:
 
-    python -m benchmarks.samplers [--images N]
+    python -m benchmarks.samplers [--images N] [--weights FILE]
 
 Every image of every probe of the bundled suite, from the same noise. Images per CPU second of one thread; the share of
 images to which all the bundled classifiers give the same labels; the share that shows what the probe asks for; the
@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 
 from benchmarks.studio import Drawn, Studio
 from esd_core.recipe import RolloutSampler
+from esd_core.weights import read_weights
 
 SAMPLERS = (RolloutSampler.DDIM, RolloutSampler.DPM, RolloutSampler.EULER, RolloutSampler.PNDM)
 STEPS = (5, 10, 15, 20)
@@ -31,11 +34,7 @@ def labels(studio: Studio, drawn: Drawn) -> np.ndarray:
     return np.concatenate([judge.sees(images) for judge in studio.judges.values()], axis=1)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=6, help="of each probe (6)")
-    count = parser.parse_args().images
-    studio = Studio()
+def table(studio: Studio, count: int) -> None:
     probes = studio.suite.probes
     counts = [count] * len(probes)
 
@@ -55,6 +54,16 @@ def main() -> None:
             f"| {100 * shown / sum(counts):.1f} | {apart:.2f} |",
             flush=True,
         )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=6, help="of each probe (6)")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="edited weights to draw with")
+    arguments = parser.parse_args()
+    studio = Studio()
+    with studio.edited(read_weights(arguments.weights)) if arguments.weights else nullcontext():
+        table(studio, arguments.images)
 
 
 if __name__ == "__main__":

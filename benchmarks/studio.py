@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from esd_core.concepts import MINIATURE
 from esd_core.evaluation.classifiers import load_classifier
 from esd_core.evaluation.suite import Probe, load_suite
 from esd_core.generation import generate
+from esd_core.weights import EditedWeights, apply_weights, original_weights
 
 BATCH_SIZE = 48
 
@@ -35,6 +37,15 @@ class Studio:
         self.base, self.suite = resolve_base(MINIATURE), load_suite(MINIATURE)
         self.pipeline = load_pipeline(self.base, "cpu")
         self.judges = {name: load_classifier(self.suite.locate(name)) for name in self.suite.classifiers}
+
+    @contextmanager
+    def edited(self, weights: EditedWeights) -> Iterator[None]:
+        """While open, what is drawn is drawn with these weights."""
+        unet = self.pipeline.unet
+        original = original_weights(unet, weights.tensors)
+        apply_weights(unet, weights, self.base.digest)
+        yield
+        unet.load_state_dict(original, strict=False)
 
     def draw(self, probes: Sequence[Probe], counts: Sequence[int], steps: int, **options: Any) -> Drawn:
         """The suite's own prompts, seeds and guidance scale, counts[i] images of probe i, in batches across probes."""

@@ -26,7 +26,7 @@ examples:
       --base CompVis/stable-diffusion-v1-4@<commit> --steps 50 --guidance-scale 7.5 --device cuda
   esd generate --prompts prompts.csv --out guided --guidance sld-strong --away-from "Van Gogh" --steps 50
 """
-SAMPLERS = ("base", "ddim", "pndm", "euler", "dpm++", "auto")
+SAMPLERS = ("auto", "base", "ddim", "pndm", "euler", "dpm++")
 METHODS = ("none", "negative-prompt", "sld-weak", "sld-medium", "sld-strong", "sld-max")
 
 
@@ -40,9 +40,9 @@ def add(commands: Commands) -> None:
     parser.add_argument("--weights", type=Path, metavar="FILE", help="edited weights; without them the base as it is")
     parser.add_argument("--steps", type=int, default=20, metavar="N", help="sampler steps (default 20)")
     parser.add_argument("--guidance-scale", type=float, default=4.0, metavar="F", help="classifier-free guidance (4.0)")
-    parser.add_argument(
-        "--sampler", choices=SAMPLERS, default="base", metavar="S", help=f"{', '.join(SAMPLERS)} (base)"
-    )
+    names = ", ".join(SAMPLERS[1:])
+    text = f"auto (default: ddim; flow matching has its own), {names}; base is the scheduler that the base ships"
+    parser.add_argument("--sampler", choices=SAMPLERS, default="auto", metavar="S", help=text)
     parser.add_argument("--guidance", choices=METHODS, default="none", metavar="G", help=f"{', '.join(METHODS)} (none)")
     parser.add_argument("--away-from", default="", metavar="TEXT", help="the concept that guidance steers away from")
     parser.add_argument("--images-per-prompt", type=int, default=1, metavar="N", help="images of each prompt (1)")
