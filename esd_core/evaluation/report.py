@@ -119,20 +119,33 @@ def how(job: ErasureJob) -> str:
 
 
 def _row(probe: ProbeResult) -> dict[str, Any]:
+    change = probe.change_interval
     return {
         "name": probe.probe,
-        "implied": probe.implied,
         "images": probe.images,
-        "before": probe.before,
-        "after": probe.after,
+        "bars": [
+            {"rate": probe.before, "interval": probe.before_interval},
+            {"rate": probe.after, "interval": probe.after_interval},
+        ],
         "change": round(100 * (probe.after - probe.before)),
+        "between": [round(100 * change.lower), round(100 * change.upper)],
     }
 
 
 def _gate_view(gate: GateResult) -> dict[str, Any]:
-    """A gauge: the limit stands at the middle, so that a pass fills less than half."""
-    share = gate.measured / (2 * gate.limit) if gate.limit else float(gate.measured > 0)
-    return {"reason": gate.reason.replace(" -> ", " → "), "passed": gate.passed, "fill": min(max(share, 0.0), 1.0)}
+    """A gauge from 0 to 1: the limit stands at the middle, so that what is measured below it fills less than half."""
+
+    def place(figure: float) -> float:
+        share = figure / (2 * gate.limit) if gate.limit else float(figure > 0)
+        return min(max(share, 0.0), 1.0)
+
+    return {
+        "decision": gate.decision.value,
+        "reason": gate.reason.replace(" -> ", " → "),
+        "fill": place(gate.measured),
+        "lower": place(gate.bounds.lower),
+        "upper": place(gate.bounds.upper),
+    }
 
 
 def _comparison_rows(report: EvaluationReport, other: EvaluationReport) -> list[dict[str, Any]]:

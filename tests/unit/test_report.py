@@ -14,7 +14,7 @@ import yaml
 from esd_core.concepts import ConceptEntry, ConceptKind, ErasureJob, ListMode, load_concept_list
 from esd_core.errors import EvaluationError
 from esd_core.evaluation.evaluate import FIXED_NUMBER
-from esd_core.evaluation.gates import judge
+from esd_core.evaluation.gates import Gates, judge
 from esd_core.evaluation.pictures import GridRow, write_before_after
 from esd_core.evaluation.report import (
     JobSection,
@@ -84,6 +84,26 @@ def test_a_report_says_why_it_did_not_pass(section: JobSection, tmp_path: Path) 
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "not passed" in html
     assert "others fall by 12.0 points on average (at most 5)" in html
+
+
+def test_a_report_shows_intervals_and_how_many_images_a_gate_took(section: JobSection, tmp_path: Path) -> None:
+    write_job_report(tmp_path / "report.html", section)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    interval = section.report.erased[0].change_interval
+    assert f"{round(100 * interval.lower)} to {round(100 * interval.upper)}" in html.replace("\N{MINUS SIGN}", "-")
+    assert "25 images" in html
+    assert "decided by 50 images" in html
+
+
+def test_an_undecided_gate_is_neither_passed_nor_failed_and_says_what_helps(
+    section: JobSection, tmp_path: Path
+) -> None:
+    verdict = judge(section.report, Gates())  # 25 images cannot tell 4 % from 14 %
+    write_job_report(tmp_path / "report.html", replace(section, verdict=verdict))
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "not passed" in html
+    assert 'class="mark undecided"' in html
+    assert "raise images_per_probe" in html
 
 
 def test_a_report_needs_no_network_and_no_script(section: JobSection, tmp_path: Path) -> None:
