@@ -42,13 +42,7 @@ def build_app(folder: Path) -> FastAPI:
     study = read_study(folder)
     path, writing, order_for = folder / ANSWERS, Lock(), cache(study.order_for)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-
-    @app.middleware("http")
-    async def guard(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await go_on(request)
-        response.headers["Content-Security-Policy"] = ONLY_FROM_HERE
-        response.headers["Cache-Control"] = "no-cache"
-        return response
+    app.middleware("http")(_guarded)
 
     @app.get("/")
     def page() -> FileResponse:
@@ -78,6 +72,13 @@ def build_app(folder: Path) -> FastAPI:
 
     app.mount("/page", StaticFiles(directory=PAGE))
     return app
+
+
+async def _guarded(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+    response = await answer(request)
+    response.headers["Content-Security-Policy"] = ONLY_FROM_HERE
+    response.headers["Cache-Control"] = "no-cache"
+    return response
 
 
 def _shown(trial: Trial) -> dict[str, Any]:
