@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -21,6 +21,7 @@ WORD_PROMPTS = 32  # of random words, kept at the points of a concept
 class Lesson:
     """One prompt. A kept one is held to the frozen model's prediction: the target with eta 0, anchored on itself.
 
+    turn: its number among the concept's lessons; seeds its trajectories, in a joint job as in one of its own.
     context: random words beside the name; they take the empty prompt's place in target and guidance.
     companions: other prompts that are kept at the same points, the first of them the one that guidance starts from.
     """
@@ -30,6 +31,7 @@ class Lesson:
     prompts: Prompts
     keeps: bool
     recipe: Recipe
+    turn: int = 0
     erase_from: str | None = None
     context: str = ""
     companions: tuple[Conditioning, ...] = ()
@@ -62,9 +64,9 @@ def word_pairs(vocabulary: Sequence[str], names: Sequence[str], count: int, seed
 def lessons_of(job: ErasureJob, backbone: Backbone) -> list[Lesson]:
     """The job's lessons, concept by concept: its names, each bare and in its contexts, then what it retains."""
     return [
-        lesson
+        replace(lesson, turn=turn)
         for part, erasure in enumerate(job.erasures)
-        for lesson in (*_erasing(part, erasure, backbone), *_keeping(part, erasure, backbone))
+        for turn, lesson in enumerate([*_erasing(part, erasure, backbone), *_keeping(part, erasure, backbone)])
     ]
 
 

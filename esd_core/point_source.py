@@ -157,7 +157,7 @@ class OnPolicy(PointSource):
         return Points.concatenate(parts)
 
     def _seed(self, segment: int) -> int:
-        return (self.lesson.recipe.seed * 1009 + self.number) * 1_000_003 + segment
+        return (self.lesson.recipe.seed * 1009 + self.lesson.turn) * 1_000_003 + segment
 
     def _sample(self, segment: int) -> None:
         generator = torch.Generator().manual_seed(self._seed(segment))
