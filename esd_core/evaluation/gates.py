@@ -135,14 +135,14 @@ def _erased(report: EvaluationReport, gates: Gates) -> GateResult:
         images=images,
         reason=f"{worst.probe}: {worst.before:.0%} -> {worst.after:.0%}, {worst.remaining:.0%} of its base rate "
         f"(at most {limit:.0%}), surely {bounds.lower:.0%} to {bounds.upper:.0%}; "
-        + _stopped(decision, images, report),
+        + _stopped(decision, report.erased, report.images_per_probe),
     )
 
 
 def _others(report: EvaluationReport, gates: Gates) -> GateResult:
     drop, limit, decision = report.mean_drop_of_others, gates.others_drop_at_most, _others_decision(report, gates)
     most = max(report.others, key=lambda probe: probe.before - probe.after)
-    falls = f"{most.probe} {most.before:.0%} -> {most.after:.0%}"
+    falls = f", most: {most.probe} {most.before:.0%} -> {most.after:.0%}" if most.after < most.before else ""
     bounds, images = report.drop_bounds(gates.errors), sum(probe.images for probe in report.others)
     return GateResult(
         gate="others_drop_at_most",
@@ -152,15 +152,15 @@ def _others(report: EvaluationReport, gates: Gates) -> GateResult:
         decision=decision,
         images=images,
         reason=f"others fall by {100 * drop:.1f} points on average (at most {100 * limit:.0f}), surely "
-        f"{100 * bounds.lower:.1f} to {100 * bounds.upper:.1f}, most: {falls}; " + _stopped(decision, images, report),
+        f"{100 * bounds.lower:.1f} to {100 * bounds.upper:.1f}{falls}; "
+        + _stopped(decision, report.others, report.images_per_probe),
     )
 
 
-def _stopped(decision: Decision, images: int, report: EvaluationReport) -> str:
-    """Why no more images were made."""
+def _stopped(decision: Decision, probes: Iterable[ProbeResult], most: int) -> str:
+    """Why no more images were made, and what helps if they were too few; recorded images may be judged by new gates."""
+    counts = [probe.images for probe in probes]
     if decision is not Decision.UNDECIDED:
-        return f"decided by {images} images"
-    return (
-        f"undecided after {images} images: not passed; approve it by hand, or raise images_per_probe "
-        f"(at most {report.images_per_probe}) and erase again with another seed"
-    )
+        return f"decided by {sum(counts)} images"
+    more = f" and images_per_probe above {most}" if max(counts) >= most else ", and more images are made"
+    return f"undecided by {sum(counts)} images: not passed; approve it by hand, or erase again with another seed{more}"

@@ -17,6 +17,7 @@ from esd_core import digest
 from esd_core.concepts import ErasureJob
 from esd_core.errors import EvaluationError
 from esd_core.evaluation.gates import GateResult, Verdict
+from esd_core.evaluation.intervals import wilson
 from esd_core.evaluation.results import EvaluationReport, ProbeResult
 from esd_core.tuning import Tuned
 
@@ -97,6 +98,7 @@ def _view(section: JobSection) -> dict[str, Any]:
         "passed": section.verdict.passed,
         "gates": [_gate_view(gate) for gate in section.verdict.gates],
         "erased": [_row(probe) for probe in report.erased],
+        "mean": _mean_row(report),
         "others": [_row(probe) for probe in report.others],
         "metrics": report.metrics,
         "grid": _data_uri(section.grid),
@@ -129,6 +131,21 @@ def _row(probe: ProbeResult) -> dict[str, Any]:
         ],
         "change": round(100 * (probe.after - probe.before)),
         "between": [round(100 * change.lower), round(100 * change.upper)],
+    }
+
+
+def _mean_row(report: EvaluationReport) -> dict[str, Any]:
+    """The others' mean, with the intervals of all their images together."""
+    pairs, drop = report.pairs_of_others, report.drop_bounds()
+    return {
+        "name": "mean of the others",
+        "images": sum(pairs),
+        "bars": [
+            {"rate": report.metrics["others_before"], "interval": wilson(pairs.both + pairs.only_before, sum(pairs))},
+            {"rate": report.metrics["others_after"], "interval": wilson(pairs.both + pairs.only_after, sum(pairs))},
+        ],
+        "change": round(-100 * report.mean_drop_of_others),
+        "between": [round(-100 * drop.upper), round(-100 * drop.lower)],
     }
 
 

@@ -56,9 +56,11 @@ def test_what_is_undecided_did_not_pass_and_says_what_helps() -> None:
     verdict = judge(report(probe("sun", 10, 0, 10)), Gates())
     assert not verdict.passed
     assert "sun: 100% -> 0%" in verdict.reasons[0]
-    assert "undecided after 10 images: not passed" in verdict.reasons[0]
-    assert "raise images_per_probe" in verdict.reasons[0]
+    assert "undecided by 10 images: not passed" in verdict.reasons[0]
+    assert "erase again with another seed, and more images are made" in verdict.reasons[0]
     assert "decided by 200 images" in verdict.reasons[1]
+    at_most = report(probe("sun", 200, 20, 200))
+    assert "images_per_probe above 200" in judge(at_most, Gates()).reasons[0]
 
 
 def test_stricter_gates_are_not_passed_by_too_few_recorded_images() -> None:

@@ -103,7 +103,7 @@ def test_an_undecided_gate_is_neither_passed_nor_failed_and_says_what_helps(
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "not passed" in html
     assert 'class="mark undecided"' in html
-    assert "raise images_per_probe" in html
+    assert "images_per_probe above 25" in html
 
 
 def test_a_report_needs_no_network_and_no_script(section: JobSection, tmp_path: Path) -> None:
