@@ -25,6 +25,7 @@ from esd_core import digest
 from esd_core.evaluation.classifiers import Classifier, load_classifier
 from esd_core.evaluation.suite import Probe, Suite
 from esd_core.generation import generate
+from esd_core.guidance import PLAIN, Guidance
 
 MOST_AT_ONCE = 48  # small models draw faster in large batches
 CELLS_AT_ONCE = 32_768  # of latents: 8 pictures of Stable Diffusion 1, 2 of 1024 x 1024 pixels
@@ -78,6 +79,7 @@ class Artist:
     """Draws with a pipeline that is made only when something has to be drawn."""
 
     make: Callable[[], Any]
+    guidance: Guidance = PLAIN
 
     @cached_property
     def pipeline(self) -> Any:
@@ -99,6 +101,7 @@ class Artist:
             guidance_scale=suite.guidance_scale,
             batch_size=len(cases),
             progress=False,
+            guidance=self.guidance,
         )
 
 
@@ -135,7 +138,7 @@ class JudgedImages:
             wanted = counts.get(probe.name, 0)
             missing += [(probe, number) for number in range(self._held(probe, wanted), wanted)]
         shown = self.progress and bool(missing)
-        with tqdm(total=len(missing), desc=self.description, unit="image", disable=not shown) as bar:
+        with tqdm(total=len(missing), desc=self.description, unit="image", disable=not shown, leave=False) as bar:
             while missing:
                 batch, missing = missing[: self.artist.at_once], missing[self.artist.at_once :]
                 self._draw(batch, counts)
@@ -145,6 +148,10 @@ class JudgedImages:
     def images(self, name: str, count: int) -> np.ndarray:
         """The first images of a probe that are drawn and kept, `count` at most: (K, H, W, 3) uint8."""
         return np.concatenate([images[:count] for _, images in self._runs[name]])[:count]
+
+    def seen(self, name: str, count: int) -> list[tuple[str, ...]]:
+        """The labels that each of the first images of a probe shows, of those that are drawn; `count` at most."""
+        return [labels for answers, _ in self._runs[name] for labels in answers.seen][:count]
 
     def _hits(self, name: str) -> list[bool]:
         return [hit for answers, _ in self._runs[name] for hit in answers.hits]
