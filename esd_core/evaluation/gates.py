@@ -134,7 +134,7 @@ def _erased(report: EvaluationReport, gates: Gates) -> GateResult:
         decision=decision,
         images=images,
         reason=f"{worst.probe}: {worst.before:.0%} -> {worst.after:.0%}, {worst.remaining:.0%} of its base rate "
-        f"(at most {limit:.0%}), surely {bounds.lower:.0%} to {bounds.upper:.0%}; "
+        f"(at most {limit:.0%}{_zone(gates, limit)}), surely {bounds.lower:.0%} to {bounds.upper:.0%}; "
         + _stopped(decision, report.erased, report.images_per_probe),
     )
 
@@ -151,10 +151,16 @@ def _others(report: EvaluationReport, gates: Gates) -> GateResult:
         limit=limit,
         decision=decision,
         images=images,
-        reason=f"others fall by {100 * drop:.1f} points on average (at most {100 * limit:.0f}), surely "
+        reason=f"others fall by {100 * drop:.1f} points on average (at most "
+        f"{100 * limit:.0f}{_zone(gates, limit)}), surely "
         f"{100 * bounds.lower:.1f} to {100 * bounds.upper:.1f}{falls}; "
         + _stopped(decision, report.others, report.images_per_probe),
     )
+
+
+def _zone(gates: Gates, limit: float) -> str:
+    """Half of the zone's width in percent or points, for a sequential gate that is not passed by everything."""
+    return f" ± {100 * (gates.zone(limit).high - limit):.2g}" if gates.sequential and limit < 1 else ""
 
 
 def _stopped(decision: Decision, probes: Iterable[ProbeResult], most: int) -> str:

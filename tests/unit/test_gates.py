@@ -55,7 +55,7 @@ def test_a_sequential_gate_wants_to_be_sure() -> None:
 def test_what_is_undecided_did_not_pass_and_says_what_helps() -> None:
     verdict = judge(report(probe("sun", 10, 0, 10)), Gates())
     assert not verdict.passed
-    assert "sun: 100% -> 0%" in verdict.reasons[0]
+    assert "sun: 100% -> 0%, 0% of its base rate (at most 10% ± 4)" in verdict.reasons[0]
     assert "undecided by 10 images: not passed" in verdict.reasons[0]
     assert "erase again with another seed, and more images are made" in verdict.reasons[0]
     assert "decided by 200 images" in verdict.reasons[1]
