@@ -12,7 +12,7 @@ import os
 import sys
 from typing import NoReturn
 
-from flows.commands import approve, erase, export, generate, human_study, import_, run, status, verify
+from flows.commands import approve, erase, export, generate, human_study, import_, run, status, study, verify
 
 REFUSED = 2
 INTERRUPTED = 130
@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for group in (run, erase, generate, human_study, export, import_, approve, verify, status):
+    for group in (run, erase, generate, study, human_study, export, import_, approve, verify, status):
         group.add(commands)
     return parser
 

@@ -10,6 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from esd_core.studies.study import Study
     from infra.human_study.results import Results
     from tasks.night import Night
     from tasks.overview import StatusRow
@@ -72,3 +73,12 @@ def print_human_study(results: Results) -> None:
     )
     title = f"{results.title}: {results.answers} answers of {results.participants} participants, on a scale of 1 to 5"
     _print(title, ("question", "method", "mean", f"{results.confidence:.0%} interval", "answers", "participants"), rows)
+
+
+def print_study(study: Study) -> None:
+    from esd_core.studies.markdown import cell_text
+
+    for table in study.tables:
+        _print(table.title, table.columns, ([cell_text(cell) for cell in row] for row in table.rows))
+    for note in study.notes:
+        print(note)

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from esd_core import digest
-from esd_core.concepts import MINIATURE, Concept, describe_faults
+from esd_core.concepts import MINIATURE, Concept, ConceptKind, describe_faults
 from esd_core.errors import EvaluationError, InvalidInput
 from esd_core.evaluation.classifier_refs import ClassifierRef, Words, located
 
@@ -61,6 +61,7 @@ class Suite(BaseModel):
     steps: int = Field(20, ge=1, le=1000, description="Sampler steps.")
     guidance_scale: float = Field(4.0, ge=1, le=30, description="Classifier-free guidance.")
     seed: int = Field(0, ge=0, lt=2**31)
+    kinds: dict[ConceptKind, tuple[Words, ...]] = Field({}, exclude=True, description="What studies erase by default.")
     folder: Path = Field(exclude=True)
 
     def model_post_init(self, _: Any) -> None:
@@ -70,10 +71,18 @@ class Suite(BaseModel):
         unknown = sorted({probe.classifier for probe in self.probes} - self.classifiers.keys())
         if unknown:
             raise ValueError(f"probes name classifiers that are not listed under 'classifiers': {', '.join(unknown)}")
+        probed = {probe.concept for probe in self.probes if not probe.negated}
+        unprobed = [name for names in self.kinds.values() for name in names if name not in probed]
+        if unprobed:
+            raise ValueError(f"concepts listed under 'kinds' without a probe: {', '.join(unprobed)}")
 
     def locate(self, classifier: str) -> ClassifierRef:
         """A judge's settings, with its model as an absolute folder or a pinned hub id."""
         return located(self.classifiers[classifier], self.folder)
+
+    def kind_of(self, name: str) -> ConceptKind | None:
+        """The kind under which a concept is listed, if it is."""
+        return next((kind for kind, names in self.kinds.items() if name in names), None)
 
     @property
     def digest(self) -> str:

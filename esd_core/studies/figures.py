@@ -1,0 +1,97 @@
+"""Measured figures with their intervals, as studies show them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+from esd_core.evaluation.intervals import Interval, wilson
+from esd_core.evaluation.results import ProbeResult
+
+MINUS = "\N{MINUS SIGN}"
+
+
+class Unit(StrEnum):
+    SHARE = "share"  # in [0, 1], shown in percent
+    POINTS = "points"  # a difference of two shares, in [-1, 1], shown in percentage points
+    NUMBER = "number"
+
+
+class Figure(BaseModel):
+    """A value with its 95 % interval, if it has one. images: how many it was counted in."""
+
+    model_config = ConfigDict(frozen=True)
+
+    value: float
+    unit: Unit = Unit.NUMBER
+    lower: float | None = None
+    upper: float | None = None
+    images: int | None = None
+
+    @property
+    def text(self) -> str:
+        match self.unit:
+            case Unit.SHARE:
+                return f"{100 * self.value:.0f} %"
+            case Unit.POINTS:
+                return _signed(self.value)
+            case Unit.NUMBER:
+                return f"{self.value:,.0f}" if float(self.value).is_integer() else f"{self.value:.3g}"
+
+    @property
+    def between(self) -> str:
+        """The interval in words; empty when there is none."""
+        if self.lower is None or self.upper is None:
+            return ""
+        if self.unit is Unit.POINTS:
+            return f"{_signed(self.lower)} to {_signed(self.upper)}"
+        return f"{100 * self.lower:.0f} to {100 * self.upper:.0f}"
+
+
+def _signed(difference: float) -> str:
+    points = round(100 * difference)
+    return f"+{points}" if points > 0 else f"{MINUS}{-points}" if points < 0 else "0"
+
+
+def share(hits: int, images: int) -> Figure:
+    """A rate with Wilson's interval."""
+    return _figure(hits / images if images else 0.0, Unit.SHARE, wilson(hits, images), images)
+
+
+def rate_before(result: ProbeResult) -> Figure:
+    return share(result.hits_before, result.images)
+
+
+def rate_after(result: ProbeResult) -> Figure:
+    return share(result.hits_after, result.images)
+
+
+def change(result: ProbeResult) -> Figure:
+    """Of the rate, after - before, with the paired interval."""
+    return _figure(result.after - result.before, Unit.POINTS, result.change_interval, result.images)
+
+
+def efficacy(result: ProbeResult) -> Figure:
+    """Share of the images that showed the concept before and do not any more at the same seeds."""
+    return share(result.only_before, result.hits_before)
+
+
+def _figure(value: float, unit: Unit, interval: Interval, images: int) -> Figure:
+    return Figure(value=value, unit=unit, lower=interval.lower, upper=interval.upper, images=images)
+
+
+def together(name: str, results: Sequence[ProbeResult]) -> ProbeResult:
+    """Several probes' pairs as one; of equally many images each, its rates are their means."""
+    counts = [sum(column) for column in zip(*(result.pairs for result in results), strict=True)]
+    both, only_before, only_after, neither = counts
+    return ProbeResult(
+        probe=name,
+        concept=name,
+        implied=all(result.implied for result in results),
+        both=both,
+        only_before=only_before,
+        only_after=only_after,
+        neither=neither,
+    )

@@ -1,0 +1,72 @@
+"""The table of protocols, and how one is run: from a request to a finished study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from esd_core.base_model import resolve_base
+from esd_core.evaluation.suite import load_suite
+from esd_core.machine import Machine
+from esd_core.studies.baselines import baselines
+from esd_core.studies.eta import eta
+from esd_core.studies.figures import Figure
+from esd_core.studies.generality import generality
+from esd_core.studies.implied import implied
+from esd_core.studies.objects import objects
+from esd_core.studies.request import Protocol, StudyRequest
+from esd_core.studies.study import Findings, Picture, Study, Table
+from esd_core.studies.styles import styles
+from esd_core.studies.workbench import Folders, Workbench
+from esd_core.studies.writing import write_study
+from esd_core.weights import code_version
+
+PROTOCOLS: dict[Protocol, Callable[[Workbench, StudyRequest], Findings]] = {
+    Protocol.OBJECTS: objects,
+    Protocol.STYLES: styles,
+    Protocol.IMPLIED: implied,
+    Protocol.ETA: eta,
+    Protocol.GENERALITY: generality,
+    Protocol.BASELINES: baselines,
+}
+
+
+def run(request: StudyRequest, out: Path, folders: Folders, machine: Machine, *, progress: bool = True) -> Study:
+    """Run a protocol and write study.json, study.html and its pictures into `out`.
+
+    Erasures and images that any earlier run made in these folders are found, not made again.
+    """
+    suite, base = load_suite(request.suite), resolve_base(request.base)
+    bench = Workbench(base, suite, request.images_per_probe, request.others, folders, machine, progress)
+    findings = PROTOCOLS[request.protocol](bench, request)
+    study = Study(
+        request=request,
+        title=findings.title,
+        asks=findings.asks,
+        tables=(*findings.tables, erasures(bench)),
+        charts=findings.charts,
+        pictures=tuple(Picture(name=sheet.name, title=sheet.title) for sheet in findings.sheets),
+        notes=findings.notes,
+        base=base.id,
+        base_digest=base.digest,
+        suite_digest=suite.digest,
+        code_version=code_version(),
+        command=request.command,
+    )
+    write_study(out, study, findings.sheets)
+    return study
+
+
+def erasures(bench: Workbench) -> Table:
+    """What was erased for the study, how, and at what cost when it was made."""
+    rows = []
+    for key, outcome in bench.outcomes.items():
+        (erasure,) = outcome.job.erasures
+        chosen = outcome.tuned[0] if outcome.tuned else erasure.recipe
+        figures = (chosen.negative_guidance, chosen.learning_rate, chosen.iterations, outcome.unet_evaluations)
+        numbers = [
+            Figure(value=float(f"{value or 0:.3g}") if value < 1 else value) for value in figures if value is not None
+        ]
+        rows.append((outcome.job.name, outcome.job.method, *numbers, Figure(value=round(outcome.seconds)), key[:16]))
+    columns = ("erased", "with", "η", "learning rate", "steps", "U-Net evaluations", "seconds", "job")
+    return Table(name="erasures", title="The erasures", columns=columns, rows=tuple(rows))

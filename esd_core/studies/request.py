@@ -1,0 +1,68 @@
+"""What a study is asked to do: flat, so that a form can ask for it. Works without torch."""
+
+from __future__ import annotations
+
+import shlex
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from esd_core.concepts import MINIATURE, ConceptKind, Text, describe_faults
+from esd_core.errors import InvalidInput
+
+
+class Protocol(StrEnum):
+    OBJECTS = "objects"  # each class erased in turn; the erased class and the others
+    STYLES = "styles"  # the interference matrix: rows erased, columns prompted
+    IMPLIED = "implied"  # prompts that never name the concept
+    ETA = "eta"  # efficacy against interference
+    GENERALITY = "generality"  # synonyms, paraphrases, near neighbours
+    BASELINES = "baselines"  # guidance without training, another checkpoint, ESD-x and ESD-u
+
+
+class StudyRequest(BaseModel):
+    """A protocol and its settings. What is None or empty follows from the suite and the protocol."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    protocol: Protocol
+    base: str = MINIATURE
+    suite: str = MINIATURE
+    images: int | None = Field(None, ge=1, le=100_000, description="Images of each probe of an erased concept.")
+    others: int = Field(12, ge=1, le=100_000, description="Images of each other probe.")
+    concepts: tuple[Text, ...] = Field((), description="Concepts to erase; by default those the suite lists by kind.")
+    kind: ConceptKind | None = Field(None, description="Their kind, where neither suite nor protocol says it.")
+    etas: tuple[Annotated[float, Field(gt=0, le=20)], ...] = Field(
+        (1.0, 3.0, 10.0), min_length=1, description="eta: values of negative guidance."
+    )
+    iterations: int | None = Field(None, ge=1, le=10_000, description="eta: steps; by default of the tuned erasure.")
+    learning_rate: float | None = Field(None, gt=0, le=1, description="eta: by default of the tuned erasure.")
+    also_known_as: tuple[Text, ...] = Field((), description="generality: other names of the concept.")
+    neighbours: tuple[Text, ...] = Field((), description="generality: by default the nearest in the text encoder.")
+    prompts: Path | None = Field(None, description="implied: CSV file of prompts in I2P's format.")
+    against: str | None = Field(None, description="baselines: another base model, or a weights file.")
+
+    @property
+    def images_per_probe(self) -> int:
+        return self.images or 24
+
+    @property
+    def command(self) -> str:
+        """The command line that asks for the same again."""
+        given = self.model_dump(mode="json", exclude={"protocol"}, exclude_defaults=True)
+        words = ["esd", "study", self.protocol.value]
+        for name, value in given.items():
+            values = value if isinstance(value, list) else [value]
+            option = "--lr" if name == "learning_rate" else f"--{name.replace('_', '-')}"
+            words += [option, *(f"{one:g}" if isinstance(one, float) else str(one) for one in values)]
+        return shlex.join([*words, "--out", "DIR"])
+
+
+def checked_request(raw: dict[str, Any]) -> StudyRequest:
+    """A request from plain values; raises InvalidInput naming every bad one in one line."""
+    try:
+        return StudyRequest.model_validate(raw)
+    except ValidationError as e:
+        raise InvalidInput(f"study: {describe_faults(e)}") from e
