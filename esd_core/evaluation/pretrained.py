@@ -16,8 +16,16 @@ from esd_core.evaluation.model_refs import PINNED, model_digest
 
 
 def load_model(kind: Any, ref: str, device: str) -> Any:
-    """The model of class `kind` in float32, for inference; raises EvaluationError when it cannot be loaded."""
-    model = _load(kind, ref, use_safetensors=True, dtype=torch.float32)
+    """The model of class `kind` in float32, for inference.
+
+    Raises EvaluationError when it cannot be loaded, or lacks a tensor that transformers would make up.
+    """
+    model, found = _load(kind, ref, use_safetensors=True, dtype=torch.float32, output_loading_info=True)
+    if found["missing_keys"]:
+        raise EvaluationError(
+            f"model {ref} lacks {len(found['missing_keys'])} tensors of a {type(model).__name__}, "
+            f"such as {min(found['missing_keys'])}: give a model that was trained as one"
+        )
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -46,11 +54,13 @@ def _load(kind: Any, ref: str, **options: Any) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bar for loading a few tensors."""
-    shown = transformers_logging.is_progress_bar_enabled()
+    """No progress bar for loading a few tensors, no report on those that are left over."""
+    shown, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         yield
     finally:
+        transformers_logging.set_verbosity(verbosity)
         if shown:
             transformers_logging.enable_progress_bar()
