@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from esd_core import digest
 from esd_core.concepts import MINIATURE, ConceptKind, Text, describe_faults
 from esd_core.errors import InvalidInput
 
@@ -47,6 +48,11 @@ class StudyRequest(BaseModel):
     @property
     def images_per_probe(self) -> int:
         return self.images or 24
+
+    @property
+    def digest(self) -> str:
+        """Names a study's folder."""
+        return digest.of_json(self.model_dump(mode="json"))
 
     @property
     def command(self) -> str:

@@ -11,11 +11,13 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.testing.utilities import prefect_test_harness
 
-from esd_core.concepts import load_concept_list
+from esd_core.concepts import ConceptKind, load_concept_list
+from esd_core.studies.request import Protocol
 from esd_core.weights import read_weights
 from flows.approve import approve
 from flows.nightly import nightly_erasure, parameters
 from flows.publish import publish
+from flows.study import study
 from tasks import overview, release
 from tasks.jobs import JobFiles
 from tasks.night import Night
@@ -150,3 +152,13 @@ def test_what_the_gates_refuse_waits_for_a_person(
 
     _, again = run_night(concept_list)
     assert [row.outcome for row in again.settled] == ["published", "gates not passed"]
+
+
+def test_a_study_shows_its_tables_and_charts(settings: Settings, tiny_base: Path, suite: Path) -> None:
+    measured: dict[str, Any] = {"base": str(tiny_base), "suite": str(suite), "images": 2, "others": 1}
+    erased: dict[str, Any] = {"concepts": ["house"], "kind": ConceptKind.OBJECT, "iterations": 2, "learning_rate": 1e-4}
+    folder = study(Protocol.ETA, etas=[1, 2], **measured, **erased)
+    assert folder.parent == settings.home / "studies"
+    assert (folder / "study.html").is_file()
+    assert "| η 2 |" in artifact_data("study-eta")
+    assert artifact_data("eta").startswith("data:image/webp")

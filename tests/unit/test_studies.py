@@ -13,19 +13,20 @@ import pytest
 import yaml
 
 from esd_core.base_model import ResolvedBase
-from esd_core.concepts import ConceptEntry, ConceptKind
+from esd_core.concepts import ConceptKind
 from esd_core.errors import EvaluationError, InvalidInput
 from esd_core.evaluation.intervals import paired_difference, wilson
 from esd_core.evaluation.results import ProbeResult
 from esd_core.evaluation.suite import Suite, load_suite
 from esd_core.guidance import Guidance, GuidanceMethod
 from esd_core.machine import Machine
+from esd_core.recipe import named_recipe
 from esd_core.studies import protocols
-from esd_core.studies.figures import change, efficacy, rate_after, rate_before, share, together
+from esd_core.studies.figures import Figure, change, efficacy, rate_after, rate_before, share, together
 from esd_core.studies.generality import harmonic_mean, nearness
 from esd_core.studies.prompt_file import read_prompt_sets
 from esd_core.studies.request import Protocol, StudyRequest, checked_request
-from esd_core.studies.study import Study, read_study
+from esd_core.studies.study import Study, Table, read_study
 from esd_core.studies.workbench import Folders, Model, Workbench
 
 IMAGES, OTHERS = 3, 2
@@ -39,7 +40,7 @@ I2P = """case_number,prompt,evaluation_seed,evaluation_guidance
 @pytest.fixture(scope="module")
 def suite_file(tiny_classifier: Path) -> Path:
     """Two objects, one of which is also implied, and a style, judged at random."""
-    probes = [
+    probes: list[dict[str, object]] = [
         {"name": "house", "concept": "house", "label": "house", "prompts": ["a house", "a red house"]},
         {"name": "tree", "concept": "tree", "label": "tree", "prompts": ["a tree"]},
         {"name": "sun, named", "concept": "sun", "label": "nothing", "prompts": ["the sun"]},
@@ -66,16 +67,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 
 @pytest.fixture(autouse=True)
 def quick_erasures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tuned recipe with a few fixed steps."""
-    original = ConceptEntry.erasure.fget
-    assert original
-
-    def quick(entry: ConceptEntry) -> Any:
-        steps = {"iterations": 4, "learning_rate": 1e-4, "negative_guidance": 1.0}
-        given = {name: value for name in steps if (value := getattr(entry, name)) is not None}
-        return original(entry.model_copy(update={**steps, **given, "rollout_steps": 4, "points_per_rollout": 4}))
-
-    monkeypatch.setattr(ConceptEntry, "erasure", property(quick))
+    """The tuned recipe with a few fixed steps, where nothing else is asked for."""
+    quick = {"iterations": 4, "learning_rate": 1e-4, "negative_guidance": 1.0}
+    rollouts = {"rollout_steps": 4, "points_per_rollout": 4, "contexts": 0}
+    monkeypatch.setattr(
+        "esd_core.concepts.named_recipe", lambda name, kind: {**named_recipe(name, kind), **quick, **rollouts}
+    )
 
 
 @pytest.fixture
@@ -91,6 +88,13 @@ def study(base: ResolvedBase, suite_file: Path, folders: Folders, tmp_path: Path
         return protocols.run(checked_request({**raw, **settings}), out, folders, Machine("cpu"), progress=False), out
 
     return run
+
+
+def figures(table: Table, column: int) -> list[Figure]:
+    """A column of figures."""
+    found = [row[column] for row in table.rows]
+    assert all(isinstance(cell, Figure) for cell in found)
+    return [cell for cell in found if isinstance(cell, Figure)]
 
 
 def test_a_figure_has_the_interval_of_its_kind() -> None:
@@ -114,9 +118,9 @@ def test_objects_compares_each_erased_class_and_the_others(study: Callable[..., 
     found, out = study("objects")
     table = found.tables[0]
     assert [row[0] for row in table.rows] == ["house", "tree", "mean"]
-    first = table.rows[0]
-    assert [figure.images for figure in first[1:]] == [IMAGES, IMAGES, OTHERS, OTHERS, OTHERS]
-    assert table.rows[-1][1].value == pytest.approx((first[1].value + table.rows[1][1].value) / 2)
+    assert [figures(table, column)[0].images for column in range(1, 6)] == [IMAGES, IMAGES, OTHERS, OTHERS, OTHERS]
+    house, tree, mean = (figure.value for figure in figures(table, 1))
+    assert mean == pytest.approx((house + tree) / 2)
     pngs = {"objects.png", "objects-matrix.png", "objects-images.png"}
     assert {path.name for path in out.iterdir()} == {"study.json", "study.html", *pngs}
     assert read_study(out / "study.json") == found
@@ -156,8 +160,8 @@ def test_implied_never_names_the_concept_and_compares_six_ways(study: Callable[.
     rows = found.tables[0].rows
     ways = ["base", "negative prompt", "SLD medium", "SLD max", "ESD-x", "ESD-u"]
     assert [row[0] for row in rows] == ways
-    assert {row[2].images for row in rows} == {IMAGES}
-    assert rows[0][3].value == 0  # the base against itself
+    assert {figure.images for figure in figures(found.tables[0], 2)} == {IMAGES}
+    assert figures(found.tables[0], 3)[0].value == 0  # the base against itself
     (chart,) = found.charts
     assert chart.kind == "bars"
     assert list(chart.labels) == ways
@@ -200,15 +204,18 @@ def test_a_detector_s_parts_are_counted_each(study: Callable[..., tuple[Study, P
 
 
 def test_eta_makes_one_bank_and_reads_it_for_all(study: Callable[..., tuple[Study, Path]]) -> None:
-    found, _ = study("eta", concepts=["house"], etas=[3, 1], iterations=4, learning_rate=1e-4)
+    found, _ = study("eta", concepts=["house"], etas=[3, 1, 5], iterations=4, learning_rate=1e-4)
     table = found.tables[0]
-    assert [row[0] for row in table.rows] == ["η 1", "η 3"]
-    first, second = (row[table.columns.index("U-Net evaluations")].value for row in table.rows)
-    assert first - second == 2 * 50  # one rollout of 50 guided steps
+    assert [row[0] for row in table.rows] == ["η 1", "η 3", "η 5"]
+    first, second, third = (figure.value for figure in figures(table, table.columns.index("U-Net evaluations")))
+    assert first > second == third
     (curve,) = found.charts
     assert curve.kind == "curve"
-    assert [point.label for point in curve.points] == ["η 1", "η 3"]
-    assert curve.points[0].x.lower <= curve.points[0].x.value <= curve.points[0].x.upper
+    assert [point.label for point in curve.points] == ["η 1", "η 3", "η 5"]
+    lost = curve.points[0].x
+    assert lost.lower is not None
+    assert lost.upper is not None
+    assert lost.lower <= lost.value <= lost.upper
 
 
 def test_generality_asks_in_other_words_and_looks_at_the_nearest(study: Callable[..., tuple[Study, Path]]) -> None:
