@@ -33,7 +33,7 @@ def drawn() -> np.ndarray:
     cases = [case for row in zip(*(suite.cases(probe, each) for probe in suite.probes), strict=True) for case in row]
     prompts, seeds = zip(*cases, strict=True)
     pipeline = load_pipeline(resolve_base("miniature"), "cpu")
-    return generate(pipeline, prompts, seeds, steps=8, guidance_scale=4.0, batch_size=60, progress=False)
+    return generate(pipeline, prompts, seeds, steps=5, guidance_scale=4.0, batch_size=60, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,7 @@ def half_noise(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("spoil", [uniform, noise, half_noise])
 def test_what_is_no_picture_is_noticed(
     drawn: np.ndarray,
@@ -66,6 +67,7 @@ def test_what_is_no_picture_is_noticed(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_new_pictures_of_the_base_pass(drawn: np.ndarray, objects: Features, allowed: CoherentRange) -> None:
     """3 % of 40 images are expected outside; 6 or more would be seen once in 850 times."""
     assert incoherent(drawn[REFERENCE:], objects, allowed).sum() < 6
