@@ -153,7 +153,8 @@ class Erasure(BaseModel):
 class ErasureJob(BaseModel):
     """One edited model, named by its digest: same digest, same weights.
 
-    Separate jobs erase one concept, a joint job the concepts of a list; both start from the original weights.
+    Separate jobs erase one concept, a joint job the concepts of a list; both start from the original weights. judge:
+    names the probes and classifiers that look at images before the erasure stops by itself, if any do.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -161,6 +162,7 @@ class ErasureJob(BaseModel):
     base: str  # as the person wrote it, a branch resolved: hub id with commit, folder, or "miniature"
     base_digest: str
     erasures: tuple[Erasure, ...] = Field(min_length=1)
+    judge: str | None = None
 
     def model_post_init(self, _: Any) -> None:
         for name in ("precision", "updates"):
@@ -174,7 +176,7 @@ class ErasureJob(BaseModel):
 
     @property
     def digest(self) -> str:
-        return digest.of_json(self.model_dump(mode="json", exclude={"base"}))
+        return digest.of_json(self.model_dump(mode="json", exclude={"base"} if self.judge else {"base", "judge"}))
 
     @property
     def concepts(self) -> tuple[Concept, ...]:
@@ -210,9 +212,10 @@ class ErasureJob(BaseModel):
     @property
     def settings(self) -> dict[str, Any]:
         """Everything but the base that decides the result, flat; a joint job's begin with the concept's slug."""
+        judge = {"judge": self.judge[:12]} if self.judge else {}
         if len(self.erasures) == 1:
-            return self.erasures[0].settings
-        return {f"{e.concept.slug}.{key}": value for e in self.erasures for key, value in e.settings.items()}
+            return self.erasures[0].settings | judge
+        return {f"{e.concept.slug}.{key}": value for e in self.erasures for key, value in e.settings.items()} | judge
 
 
 class ListMode(StrEnum):

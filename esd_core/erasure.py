@@ -22,6 +22,8 @@ from esd_core.base_model import ResolvedBase
 from esd_core.checkpoint import CHECKPOINT
 from esd_core.concepts import ErasureJob
 from esd_core.errors import ErasureFailed
+from esd_core.evaluation.suite import Suite
+from esd_core.evaluation.witness import witnesses_of
 from esd_core.machine import Machine
 from esd_core.training import Training
 from esd_core.tuning import Tuned
@@ -55,19 +57,24 @@ def erase(
     machine: Machine | None = None,
     *,
     banks: Path | None = None,
+    suite: Suite | None = None,
     progress: bool = True,
 ) -> ErasureOutcome:
     """Erase the job's concepts from the base; everything is kept in `folder`, score banks in `banks` (or `folder`).
 
+    suite: whose classifiers look at images before an erasure stops by itself; the one that the job names as its judge.
     A finished job is returned as it is; an interrupted one continues from its last checkpoint and ends with the same
-    bits as one never interrupted. Raises ErasureFailed when training cannot go on.
+    bits as one never interrupted. Raises ErasureFailed when training cannot go on, EvaluationError when the
+    suite is not the job's judge.
     """
     finished = _finished(job, folder)
     if finished is not None:
         return finished
     folder.mkdir(parents=True, exist_ok=True)
+    machine = machine or Machine()
     with _memory_errors():
-        training = Training(job, base, folder, banks or folder, machine or Machine(), progress)
+        witnesses = witnesses_of(suite, job, machine.device)
+        training = Training(job, base, folder, banks or folder, machine, witnesses, progress)
         done = training.run()
     weights = folder / "weights.safetensors"
     weights_digest = save_weights(weights, training.student.edited(), Provenance.of(job))

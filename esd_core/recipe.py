@@ -93,6 +93,11 @@ class Recipe(BaseModel):
     seed: int = Field(0, ge=0, lt=2**31, description="Seeds rollouts and the order of points.")
 
     @property
+    def stops_by_itself(self) -> bool:
+        """Whether the erasure's end is left to looking at it."""
+        return self.iterations is None
+
+    @property
     def is_tuned(self) -> bool:
         """Whether anything is to be chosen by measuring the model."""
         return None in (self.negative_guidance, self.iterations, self.learning_rate)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -38,12 +38,12 @@ def guided_rollout(
     null: Conditioning,
     guidance_scale: float,
     generator: torch.Generator | None = None,
-) -> Iterator[RolloutPoint]:
+) -> Generator[RolloutPoint, None, torch.Tensor]:
     """Sample with classifier-free guidance, yielding every point on the way; stop early by not asking for more.
 
-    noise: (B, ...), standard normal. Conditionings of one prompt each. `scheduler`: any of diffusers, its timesteps
-    set; one that adds noise at its steps (ancestral, SDE) draws it from `generator`. A point costs two evaluations for
-    each sample, the ones the sampler needs anyway.
+    Returns the final latents. noise: (B, ...), standard normal. Conditionings of one prompt for all, or (B, ...).
+    `scheduler`: any of diffusers, its timesteps set; one that adds noise at its steps (ancestral, SDE) draws it from
+    `generator`. A point costs two evaluations for each sample, the ones the sampler needs anyway.
     """
     drawing = {"generator": generator} if "generator" in signature(scheduler.step).parameters else {}
     latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)
@@ -55,3 +55,13 @@ def guided_rollout(
         yield RolloutPoint(step, seen, timestep, eps_prompt, eps_null)
         noise_estimate = guided(eps_null, eps_prompt, guidance_scale)
         latents = scheduler.step(noise_estimate, timestep, latents, return_dict=False, **drawing)[0]
+    return latents
+
+
+def end_of(rollout: Generator[RolloutPoint, None, torch.Tensor]) -> torch.Tensor:
+    """The final latents of a rollout, gone through to its end."""
+    while True:
+        try:
+            next(rollout)
+        except StopIteration as end:
+            return cast("torch.Tensor", end.value)

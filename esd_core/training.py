@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from esd_core.held_out import RESPONSE_POINTS, HeldOut, gap, measured_learning_r
 from esd_core.lessons import Lesson, lessons_of, word_pairs
 from esd_core.machine import Machine, give_back_freed_memory
 from esd_core.point_source import Bank, OnPolicy, PointSource
+from esd_core.quick_look import QuickLook, Witness
 from esd_core.recipe import RolloutFrom
 from esd_core.schedule import Row, next_in_turn, rows_needed, rows_of_step
 from esd_core.score_bank import Prompts
@@ -37,16 +39,28 @@ class Training:
     """One process's work on a job: the denoiser, the student, its lessons, and the files in the job's folder."""
 
     def __init__(
-        self, job: ErasureJob, base: ResolvedBase, folder: Path, banks: Path, machine: Machine, progress: bool
+        self,
+        job: ErasureJob,
+        base: ResolvedBase,
+        folder: Path,
+        banks: Path,
+        machine: Machine,
+        witnesses: Sequence[Witness | None],
+        progress: bool,
     ) -> None:
+        """witnesses: for each concept what looks at its images, if anything does."""
         self.started = time.monotonic()
         self.job, self.progress = job, progress
         self.recipes = [erasure.recipe for erasure in job.erasures]
-        self.plans = [tuning.PLANS[erasure.concept.kind] for erasure in job.erasures]
+        self.plans = [
+            tuning.PLANS[erasure.concept.kind].model_copy(update={"judged": witness is not None})
+            for erasure, witness in zip(job.erasures, witnesses, strict=True)
+        ]
         self.limits = [tuning.most_steps(r, plan) for r, plan in zip(self.recipes, self.plans, strict=True)]
         self.backbone = load_backbone(base, machine.device, self.recipes[0].precision)
         self.lessons = lessons_of(job, self.backbone)
         watched = [self._watched(part) for part in range(len(self.recipes))]
+        self.quick_looks = [w and QuickLook(self.backbone, base, w) for w in witnesses]
         self.backbone.release()
         give_back_freed_memory()
         machine.prepare(self.backbone.denoiser)
@@ -172,8 +186,8 @@ class Training:
             self._look(state, part, eta, settled)
 
     def _look(self, state: Progress, part: int, eta: float, settled: bool) -> None:
-        """Record what the held-out points say."""
-        held_out = self.held_out[part]
+        """Record what the held-out points say, and where a settling ended, what images show."""
+        held_out, quick_look = self.held_out[part], self.quick_looks[part]
         assert held_out is not None
         check = Check(
             step=state.steps_of(part),
@@ -182,6 +196,7 @@ class Training:
             remainder=held_out.remainder(),
             interference=held_out.interference(),
             settled=settled,
+            shown=quick_look.shown() if quick_look and settled else None,
         )
         state.checks[part].append(check)
         decision = tuning.decide(state.checks[part], self.recipes[part], self.plans[part])

@@ -5,7 +5,8 @@ g = eps*(x_t, c) - eps*(x_t, null) and the guided prediction G(x) = eps(x, null)
 
     remainder = 1 + <G_edited(x_t) - G_frozen(x_t), g> / (s <g, g>)
 
-is 1 for the frozen model, 0 when guidance has lost the concept, and negative when it steers away from it. All
+is 1 for the frozen model, 0 when guidance has lost the concept, and negative when it steers away from it. Where a
+classifier is given, a few images are looked at too: gone is what they show no more, near the remainder's goal. All
 decisions are pure functions of the recorded checks, so that a resumed erasure decides as one never stopped.
 """
 
@@ -17,6 +18,8 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict
 
 from esd_core.recipe import Anchor, Recipe
+
+IMAGES = 12  # looked at where a settling ended
 
 
 class Action(StrEnum):
@@ -43,9 +46,13 @@ class Plan(BaseModel):
     sure: float  # remainder to reach as long as the rest of the model stays as it was
     interference_limit: float = 0.75  # what counts as that
     settling_gains: float = 0.08  # by which the remainder falls while settling, as a rule
+    judged: bool = False  # whether images are looked at where a settling ended
+    shown_at_most: float = 0.1  # share of them in which the concept may still be seen
+    near: float = 0.05  # how far from its goal the remainder may be where no image shows the concept
+    more_steps: float = 0.5  # beyond most_steps, as a share of them, as long as images show the concept
 
 
-STYLE = Plan(move=0.5, first_eta=2.0, first_check=40, most_steps=160, enough=-0.1, sure=-0.2)
+STYLE = Plan(move=0.5, first_eta=2.0, first_check=40, most_steps=160, enough=-0.1, sure=-0.2, near=0.15)
 OBJECT = Plan(
     move=2.0,
     first_eta=1.0,
@@ -64,7 +71,7 @@ class Check(BaseModel):
     """What held-out points say after `step` steps of the concept, the last of them at `eta`.
 
     interference: change of the guided prediction of retained and of random prompts, as a share of their guidance.
-    settled: at the end of a settling.
+    settled: at the end of a settling. shown: share of images that show the concept, where they were looked at.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -75,6 +82,14 @@ class Check(BaseModel):
     remainder: float
     interference: float
     settled: bool
+    shown: float | None = None
+
+    @property
+    def sentence(self) -> str:
+        held_out = f"guidance remainder {self.remainder:.2f}, interference {self.interference:.2f}"
+        if self.shown is None:
+            return held_out
+        return f"{held_out}, still in {round(self.shown * IMAGES)} of {IMAGES} images"
 
 
 class Decision(BaseModel):
@@ -122,7 +137,7 @@ def first_eta(recipe: Recipe, plan: Plan) -> float:
 
 def most_steps(recipe: Recipe, plan: Plan) -> int:
     """How many steps the concept is taught at most."""
-    return recipe.iterations or plan.most_steps
+    return recipe.iterations or plan.most_steps + plan.judged * round(plan.more_steps * plan.most_steps)
 
 
 def learning_rate_share(checks: Sequence[Check], step: int, recipe: Recipe, plan: Plan) -> float:
@@ -153,21 +168,43 @@ def wanted(interference: float, plan: Plan) -> float:
     return plan.enough if interference >= plan.interference_limit else plan.sure
 
 
+def refuted(checks: Sequence[Check], plan: Plan) -> Check | None:
+    """The last look at images, if it showed the concept."""
+    looks = [check for check in checks if check.shown is not None]
+    return looks[-1] if looks and (looks[-1].shown or 0) > plan.shown_at_most else None
+
+
+def is_gone(check: Check, plan: Plan) -> bool:
+    """Whether held-out points, and images where they were looked at, say so at the end of a settling."""
+    goal = wanted(check.interference, plan)
+    if check.shown is None:
+        return check.remainder <= goal
+    return check.shown <= plan.shown_at_most and check.remainder <= goal + plan.near * (check.shown == 0)
+
+
+def settles_at(checks: Sequence[Check], plan: Plan) -> float:
+    """The remainder at which settling is worth a try: what images refuted must be reached before settling then."""
+    goal = wanted(checks[-1].interference, plan) + plan.settling_gains + plan.near * plan.judged
+    last = refuted(checks, plan)
+    return goal if last is None else min(goal, last.remainder)
+
+
 def decide(checks: Sequence[Check], recipe: Recipe, plan: Plan) -> Decision:
     """What to do after the last check."""
     last = checks[-1]
-    looked = f"guidance remainder {last.remainder:.2f}, interference {last.interference:.2f}"
     goal = wanted(last.interference, plan)
-    out_of_steps = last.step + plan.settle_steps >= plan.most_steps
-    if last.settled and last.remainder <= goal:
-        return Decision(action=Action.STOP, reason=f"gone: {looked}")
+    most = most_steps(recipe, plan) if refuted(checks, plan) else plan.most_steps
+    out_of_steps = last.step + plan.settle_steps >= most
+    if last.settled and is_gone(last, plan):
+        return Decision(action=Action.STOP, reason=f"gone: {last.sentence}")
     if last.settled and out_of_steps:
-        verdict = "gone" if last.remainder <= plan.enough else f"short of its goal {goal:g}, look at the evaluation"
-        return Decision(action=Action.STOP, reason=f"{plan.most_steps} steps are the most, {verdict}: {looked}")
-    if not last.settled and (out_of_steps or last.remainder <= goal + plan.settling_gains):
-        return Decision(action=Action.SETTLE, reason=looked)
+        short = "gone" if last.remainder <= plan.enough else f"short of its goal {goal:g}, look at the evaluation"
+        verdict = "still seen" if refuted(checks, plan) else short
+        return Decision(action=Action.STOP, reason=f"{most} steps are the most, {verdict}: {last.sentence}")
+    if not last.settled and (out_of_steps or last.remainder <= settles_at(checks, plan)):
+        return Decision(action=Action.SETTLE, reason=last.sentence)
     stage_start = max((check.step for check in checks if check.eta < last.eta), default=0)
     may_rise = recipe.negative_guidance is None and last.eta < plan.highest_eta
     if may_rise and (last.settled or last.step - stage_start >= plan.stage_steps):
-        return Decision(action=Action.RAISE, reason=looked)
-    return Decision(action=Action.CONTINUE, reason=looked)
+        return Decision(action=Action.RAISE, reason=last.sentence)
+    return Decision(action=Action.CONTINUE, reason=last.sentence)

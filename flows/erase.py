@@ -19,10 +19,10 @@ def erase_concept(planned: PlannedJob, wanted: ConceptList) -> Settled:
 
 
 def erase_and_register(planned: PlannedJob, wanted: ConceptList) -> Findings:
-    outcome = steps.erase(planned.job)
+    outcome = steps.erase(planned.job, wanted)
     report = steps.evaluate(planned.job, wanted)
     if planned.comparison:
-        steps.erase(planned.comparison)
+        steps.erase(planned.comparison, wanted)
         steps.keep_comparison(planned, steps.evaluate(planned.comparison, wanted))
     verdict = steps.judge_by_gates(report, wanted.gates)
     grid = steps.report_concept(planned, verdict)

@@ -12,26 +12,31 @@ from pathlib import Path
 
 from esd_core.base_model import ResolvedBase
 from esd_core.concepts import ConceptEntry, ConceptList, ErasureJob, ListMode
+from esd_core.evaluation.suite import Suite
+from esd_core.evaluation.witness import judge_of
 from esd_core.recipe import ParameterSubset
 
 
-def job_of(entries: Sequence[ConceptEntry], base: ResolvedBase) -> ErasureJob:
-    """One model without all these concepts."""
-    return ErasureJob(base=base.id, base_digest=base.digest, erasures=tuple(entry.erasure for entry in entries))
+def job_of(entries: Sequence[ConceptEntry], base: ResolvedBase, suite: Suite | None = None) -> ErasureJob:
+    """One model without all these concepts. suite: whose classifiers look at images before an erasure stops."""
+    erasures = tuple(entry.erasure for entry in entries)
+    return ErasureJob(base=base.id, base_digest=base.digest, erasures=erasures, judge=judge_of(suite, erasures))
 
 
-def jobs_of(wanted: ConceptList, base: ResolvedBase) -> list[tuple[ErasureJob, ErasureJob | None]]:
+def jobs_of(
+    wanted: ConceptList, base: ResolvedBase, suite: Suite | None = None
+) -> list[tuple[ErasureJob, ErasureJob | None]]:
     """The list's jobs, each with the job it is compared with, if any: a job for each concept, or one for all."""
     if wanted.mode is ListMode.JOINT:
-        return [(job_of(wanted.concepts, base), None)]
-    return [(job_of([entry], base), comparison_of(entry, base)) for entry in wanted.concepts]
+        return [(job_of(wanted.concepts, base, suite), None)]
+    return [(job_of([entry], base, suite), comparison_of(entry, base, suite)) for entry in wanted.concepts]
 
 
-def comparison_of(entry: ConceptEntry, base: ResolvedBase) -> ErasureJob | None:
+def comparison_of(entry: ConceptEntry, base: ResolvedBase, suite: Suite | None = None) -> ErasureJob | None:
     """The same concept with the subset it is compared with; None when the list asks for no comparison."""
     if entry.compare_with in (None, entry.erasure.recipe.subset):
         return None
-    return job_of([entry.model_copy(update={"subset": entry.compare_with})], base)
+    return job_of([entry.model_copy(update={"subset": entry.compare_with})], base, suite)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from esd_core.base_model import ResolvedBase, resolve_base
 from esd_core.concepts import ConceptList, ErasureJob
-from esd_core.evaluation.suite import load_suite
+from esd_core.evaluation.suite import Suite, load_suite
 from tasks import registry
 from tasks.jobs import jobs_of
 from tasks.registry import RegisteredVersion, model_name
@@ -67,12 +67,14 @@ def plan_tonight(wanted: ConceptList) -> Plan:
     suite = load_suite(wanted.suite)
     for entry in wanted.concepts:
         suite.probes_of(entry.erasure.concept)
-    return plan_night(wanted, base, registry.list_versions())
+    return plan_night(wanted, base, registry.list_versions(), suite)
 
 
-def plan_night(wanted: ConceptList, base: ResolvedBase, known: Sequence[RegisteredVersion]) -> Plan:
+def plan_night(
+    wanted: ConceptList, base: ResolvedBase, known: Sequence[RegisteredVersion], suite: Suite | None = None
+) -> Plan:
     """Compare the list with what is registered. `known` are all versions, of every base, in any order."""
-    jobs = jobs_of(wanted, base)
+    jobs = jobs_of(wanted, base, suite)
     models = {model_name(job) for job, _ in jobs}
     return Plan(
         base=base.id,
@@ -107,7 +109,7 @@ def differences(before: ErasureJob, after: ErasureJob) -> tuple[str, ...]:
 
 
 def _told(name: str, value: Any) -> str:
-    """A setting's value; what is not set is measured, or erased from everything."""
+    """A setting's value; what is not set is measured, erased from everything, or judged by nobody."""
     if value is None:
-        return "everything" if name.endswith("erase_from") else "auto"
+        return {"erase_from": "everything", "judge": "nobody"}.get(name.rpartition(".")[2], "auto")
     return str(value)

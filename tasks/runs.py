@@ -70,6 +70,8 @@ def _tuning_metrics(tuned: Tuned, at: int) -> list[Metric]:
     for check in tuned.checks:
         looks.append((f"tuned/{name}/remainder", check.remainder, check.step))
         looks.append((f"tuned/{name}/interference", check.interference, check.step))
+        if check.shown is not None:
+            looks.append((f"tuned/{name}/shown", check.shown, check.step))
     return [Metric(key, float(value), at, step) for key, value, step in looks]
 
 

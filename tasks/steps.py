@@ -72,11 +72,19 @@ def plan(wanted: ConceptList) -> Plan:
 
 
 @task(task_run_name="erase {job.slug} ({job.method})", **ONCE)
-def erase(job: ErasureJob) -> ErasureOutcome:
+def erase(job: ErasureJob, wanted: ConceptList) -> ErasureOutcome:
     from esd_core.erasure import erase as erase_job
 
-    settings, folder = get_settings(), _files(job).folder
-    outcome = erase_job(job, _base(job), folder, settings.machine, banks=settings.banks_folder, progress=_bars())
+    settings = get_settings()
+    outcome = erase_job(
+        job,
+        _base(job),
+        _files(job).folder,
+        settings.machine,
+        banks=settings.banks_folder,
+        suite=load_suite(wanted.suite),
+        progress=_bars(),
+    )
     log.info("%s: erased (%s) in %.0f s", job.name, job.method, outcome.seconds)
     return outcome
 

@@ -11,6 +11,7 @@ import pytest
 from esd_core.base_model import ResolvedBase
 from esd_core.concepts import Concept, ConceptKind, Erasure, ErasureJob
 from esd_core.erasure import ErasureOutcome, erase
+from esd_core.evaluation.suite import Suite
 from esd_core.machine import Machine
 from esd_core.recipe import Recipe
 from esd_core.student import Student
@@ -37,15 +38,22 @@ def job_of(base: ResolvedBase, *erasures: Erasure) -> ErasureJob:
     return ErasureJob(base=base.id, base_digest=base.digest, erasures=erasures)
 
 
-def run(job: ErasureJob, base: ResolvedBase, folder: Path, banks: Path | None = None, **machine: Any) -> ErasureOutcome:
-    return erase(job, base, folder, Machine(device="cpu", **machine), banks=banks, progress=False)
+def run(
+    job: ErasureJob,
+    base: ResolvedBase,
+    folder: Path,
+    banks: Path | None = None,
+    suite: Suite | None = None,
+    **machine: Any,
+) -> ErasureOutcome:
+    return erase(job, base, folder, Machine(device="cpu", **machine), banks=banks, suite=suite, progress=False)
 
 
 class Killed(BaseException):
     """Stands for SIGKILL: nothing catches it."""
 
 
-def run_killed(job: ErasureJob, base: ResolvedBase, folder: Path, steps: int) -> None:
+def run_killed(job: ErasureJob, base: ResolvedBase, folder: Path, steps: int, suite: Suite | None = None) -> None:
     """Run until so many optimizer steps are done."""
     original: Callable[..., float] = Student.step
     done = 0
@@ -60,5 +68,5 @@ def run_killed(job: ErasureJob, base: ResolvedBase, folder: Path, steps: int) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Student, "step", step)
         with pytest.raises(Killed):
-            run(job, base, folder)
+            run(job, base, folder, suite=suite)
     assert not (folder / "outcome.json").exists()

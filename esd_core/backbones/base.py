@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from diffusers import (
@@ -106,6 +106,15 @@ class Backbone(ABC):
                 return DPMSolverMultistepScheduler.from_config(config)
             case RolloutSampler.DDIM | RolloutSampler.AUTO:
                 return DDIMScheduler.from_config(config, clip_sample=False)
+
+    def decode(self, autoencoder: Any, latents: torch.Tensor) -> torch.Tensor:
+        """Pixels (B, 3, H, W), about [-1, 1], of final latents, in the autoencoder's dtype."""
+        cells = self.unscaled(latents, autoencoder.config).to(autoencoder.dtype)
+        return cast("torch.Tensor", autoencoder.decode(cells, return_dict=False)[0])
+
+    def unscaled(self, latents: torch.Tensor, config: Any) -> torch.Tensor:
+        """(B, C, h, w): final latents as the autoencoder of this configuration made them."""
+        return latents / config.scaling_factor + (config.get("shift_factor") or 0.0)
 
     def release(self) -> None:
         """Let text encoders and autoencoder leave memory; from now on prompts cannot be encoded."""

@@ -49,6 +49,12 @@ class Flux(FlowMatching):
         told = {"encoder_hidden_states": embeds, "pooled_projections": pooled}
         return {name: tensor.to(self.working_dtype) for name, tensor in told.items()}
 
+    def unscaled(self, latents: torch.Tensor, config: Any) -> torch.Tensor:
+        """Tokens are unpacked, each to 2x2 cells."""
+        tokens = latents.unflatten(1, (self._across, self._across)).unflatten(-1, (-1, 2, 2))
+        cells = tokens.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)  # channel, row, in row, column, in column
+        return super().unscaled(cells, config)
+
     def denoise(self, latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         batch, device = len(latents), latents.device
         guided = self.denoiser.config.guidance_embeds

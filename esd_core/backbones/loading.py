@@ -79,6 +79,14 @@ def load_backbone(base: ResolvedBase, device: str = "auto", precision: Precision
     return backbone
 
 
+def load_autoencoder(base: ResolvedBase, device: torch.device) -> Any:
+    """The base's autoencoder alone, from safetensors only; in float32, as half precision overflows in some."""
+    loaded = diffusers.AutoModel.from_pretrained(
+        str(base.folder / "vae"), dtype=torch.float32, use_safetensors=True, local_files_only=True
+    )
+    return loaded.eval().to(device)
+
+
 def backbone_of(pipeline: Any) -> Backbone:
     """A loaded pipeline as its family's backbone."""
     module, _, name = FAMILIES[type(pipeline).__name__].backbone.partition(".")

@@ -40,6 +40,14 @@ class StableDiffusionXL(Backbone):
         sizes = torch.tensor(whole_picture, device=self.device, dtype=self.working_dtype)
         return {**{name: tensor.to(self.working_dtype) for name, tensor in told.items()}, "time_ids": sizes}
 
+    def unscaled(self, latents: torch.Tensor, config: Any) -> torch.Tensor:
+        """Models finetuned from XL may ship means and deviations of their latents, as the pipeline reads them."""
+        means, deviations = config.get("latents_mean"), config.get("latents_std")
+        if means is None or deviations is None:
+            return super().unscaled(latents, config)
+        mean, deviation = (torch.tensor(of).view(1, -1, 1, 1).to(latents) for of in (means, deviations))
+        return latents * deviation / config.scaling_factor + mean
+
     def denoise(self, latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         added = {name: conditioning[name] for name in ("text_embeds", "time_ids")}
         (predicted,) = self.denoiser(

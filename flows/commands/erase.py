@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 Learning rate, eta and number of steps follow from measuring the model, and the erasure stops when the concept is gone;
-what it chose and why is printed in the end. --recipe takes a published algorithm instead, and every single setting can
-be fixed by hand. --kind picks the paper's parameters: style trains cross-attention (esd-x), object and global
-everything else (esd-u). An interrupted erasure continues with the same command and ends with the same bits.
+what it chose and why is printed in the end. With --suite a classifier looks at a few images too before it stops.
+--recipe takes a published algorithm instead, and every single setting can be fixed by hand. --kind picks the paper's
+parameters: style trains cross-attention (esd-x), object and global everything else (esd-u). An interrupted erasure
+continues with the same command and ends with the same bits.
 
 examples:
   esd erase "Van Gogh" --out van-gogh.safetensors
   esd erase house --kind object --out house.safetensors --retain church --retain tree
   esd erase sun --kind global --out sun.safetensors --also-known-as sunshine
+  esd erase star --kind object --out star.safetensors --suite miniature
   esd erase "Van Gogh" --out van-gogh.safetensors --recipe paper
   esd erase car --kind object --out car.safetensors --negative-guidance 3 --iterations 400 --lr 2e-4
   esd erase nudity --kind global --out nudity.safetensors --device cuda \\
@@ -64,6 +66,11 @@ def add(commands: Commands) -> None:
     many: dict[str, Any] = {"action": "append", "default": [], "metavar": "TEXT"}
     parser.add_argument("--also-known-as", **many, help="another name, erased with it; may be given several times")
     parser.add_argument("--retain", **many, help="a prompt to keep as it is; may be given several times")
+    parser.add_argument(
+        "--suite",
+        metavar="SUITE",
+        help="its classifiers look at a few images before the erasure stops by itself: a YAML file, or miniature",
+    )
     chosen = parser.add_argument_group("how it is erased")
     for option, field, kind, metavar, text in SETTINGS:
         chosen.add_argument(option, dest=field, type=kind, metavar=metavar, help=text)
@@ -108,13 +115,16 @@ def erase(arguments: argparse.Namespace) -> int:
 
     from esd_core.digest import whole_file
     from esd_core.erasure import erase as erase_job
+    from esd_core.evaluation.suite import load_suite
     from tasks.jobs import JobFiles, job_of
     from tasks.settings import get_settings
 
     settings = get_settings()
-    job = job_of([entry], base)
+    suite = load_suite(arguments.suite) if arguments.suite else None
+    job = job_of([entry], base, suite)
     folder = JobFiles.of(settings.jobs_folder, job).folder
-    outcome = erase_job(job, base, folder, machine_from(arguments, settings.machine), banks=settings.banks_folder)
+    machine = machine_from(arguments, settings.machine)
+    outcome = erase_job(job, base, folder, machine, banks=settings.banks_folder, suite=suite)
     with whole_file(arguments.out) as partial:
         shutil.copyfile(outcome.weights, partial)
     for tuned in outcome.tuned:

@@ -12,14 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from esd_core import quick_look
 from esd_core.backbones.base import Backbone, repeat
 from esd_core.backbones.loading import load_backbone, load_pipeline
 from esd_core.base_model import ResolvedBase, resolve_base
 from esd_core.erasure import ErasureOutcome
 from esd_core.generation import generate
 from esd_core.parameters import select
+from esd_core.quick_look import QuickLook, Witness
 from esd_core.recipe import ParameterSubset, Precision, Recipe, RolloutSampler, TimestepChoice, Updates
-from esd_core.rollout import guided_rollout
+from esd_core.rollout import end_of, guided_rollout
 from esd_core.score_bank import Prompts, collect, start_noise
 from esd_core.student import Batch, Student
 from tests import tiny_pipelines
@@ -77,29 +79,20 @@ def erased(tiny: Tiny, banks: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def sampled(backbone: Backbone, choice: RolloutSampler, noise: torch.Tensor, prompts: Prompts) -> torch.Tensor:
     """What a whole rollout ends with."""
     sampler = backbone.sampler(choice, STEPS)
-    ends: list[torch.Tensor] = []
-    step = sampler.step
-
-    def watched(*args: Any, **settings: Any) -> Any:
-        made = step(*args, **settings)
-        ends.append(made[0])
-        return made
-
-    sampler.step = watched
-    for _ in guided_rollout(backbone.predict, sampler, noise, prompts.prompt, prompts.null, 3.0):
-        pass
-    return ends[-1]
+    return end_of(guided_rollout(backbone.predict, sampler, noise, prompts.prompt, prompts.null, 3.0))
 
 
-def drawn_by_diffusers(backbone: Backbone, choice: RolloutSampler, noise: torch.Tensor) -> torch.Tensor:
-    """The latents that the family's own pipeline ends with."""
+def drawn_by_diffusers(
+    backbone: Backbone, choice: RolloutSampler, noise: torch.Tensor, prompt: str = "Van Gogh", end: str = "latent"
+) -> torch.Tensor:
+    """What the family's own pipeline ends with: latents, or pixels ("np"), (B, H, W, 3) in [0, 1]."""
     pipeline, shipped = backbone.pipeline, backbone.pipeline.scheduler
     guidance: dict[str, Any] = {"guidance_scale": 3.0}
     if backbone.family.pipeline == "FluxPipeline":
         guidance = {"guidance_scale": 1.0, "true_cfg_scale": 3.0, "negative_prompt": ""}
     pipeline.scheduler = backbone.scheduler_of(choice)
     try:
-        made = pipeline("Van Gogh", num_inference_steps=STEPS, latents=noise, output_type="latent", **guidance)
+        made = pipeline(prompt, num_inference_steps=STEPS, latents=noise, output_type=end, **guidance)
     finally:
         pipeline.scheduler = shipped
     return torch.as_tensor(made.images)
@@ -127,6 +120,31 @@ def test_a_rollout_follows_the_bases_shift_of_timesteps(build: str, tmp_path: Pa
     noise = start_noise(backbone.latent_shape, [0], torch.float32)
     ours = sampled(backbone, RolloutSampler.BASE, noise, prompts)
     assert torch.allclose(ours, drawn_by_diffusers(backbone, RolloutSampler.BASE, noise), atol=1e-4)
+
+
+def assert_seen_as_drawn(base: ResolvedBase, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quick look's images are the pipeline's own, but for rounding."""
+    monkeypatch.setattr(quick_look, "STEPS", STEPS)
+    prompts, seeds = ("Van Gogh", "a house", "the sun"), (4, 5, 6)
+    images = QuickLook(backbone, base, Witness(prompts, seeds, 3.0, lambda seen: np.ones(len(seen), bool))).images()
+    for prompt, seed, image in zip(prompts, seeds, images, strict=True):
+        noise = start_noise(backbone.latent_shape, [seed], torch.float32)
+        own = 255 * drawn_by_diffusers(backbone, RolloutSampler.AUTO, noise, prompt, "np")[0]
+        assert float((own - torch.from_numpy(image)).abs().max()) <= 1, prompt
+        assert image.std() > 0
+
+
+def test_a_quick_look_sees_what_the_familys_pipeline_draws(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_seen_as_drawn(tiny.base, tiny.backbone, monkeypatch)
+
+
+def test_a_quick_look_knows_latents_of_other_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny_pipelines.save(tiny_pipelines.stable_diffusion_xl, tmp_path / "base")
+    config = json.loads((folder / "vae" / "config.json").read_text())
+    moved = {"latents_mean": [0.5, -1.0, 0.0, 2.0], "latents_std": [4.0, 8.0, 2.0, 1.0]}
+    (folder / "vae" / "config.json").write_text(json.dumps(config | moved))
+    base = resolve_base(str(folder))
+    assert_seen_as_drawn(base, load_backbone(base, "cpu"), monkeypatch)
 
 
 @pytest.mark.parametrize("choice", list(TimestepChoice))

@@ -5,6 +5,7 @@ from pathlib import Path
 from esd_core.backbones.families import FAMILIES
 from esd_core.base_model import ResolvedBase
 from esd_core.concepts import ConceptEntry, ConceptKind, ConceptList, ErasureJob, ListMode
+from esd_core.evaluation.suite import Suite
 from esd_core.recipe import ParameterSubset
 from tasks.jobs import comparison_of, job_of
 from tasks.plan import Plan, PlanStatus, differences, plan_night
@@ -63,6 +64,14 @@ def test_what_was_measured_is_called_auto() -> None:
     measured = job_of([HOUSE.model_copy(update={"iterations": None})], BASE)
     assert differences(measured, job_of([HOUSE], BASE)) == ("iterations: auto -> 300",)
     assert differences(job_of([HOUSE], BASE), measured) == ("iterations: 300 -> auto",)
+
+
+def test_a_judge_that_nobody_was_before_is_named(tiny_suite: Suite) -> None:
+    house = HOUSE.model_copy(update={"iterations": None})
+    before, after = job_of([house], BASE), job_of([house], BASE, tiny_suite)
+    assert after.judge is not None
+    assert differences(before, after) == (f"judge: nobody -> {after.judge[:12]}",)
+    assert job_of([HOUSE], BASE, tiny_suite).digest == job_of([HOUSE], BASE).digest
 
 
 def test_what_was_erased_everywhere_is_told_as_such() -> None:

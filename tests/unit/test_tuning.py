@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,27 @@ from tests.tiny_erasure import erasure_of, job_of, run, run_killed
 
 RECIPE = Recipe(subset=ParameterSubset.ESD_X)
 PLAN = Plan(move=1, first_eta=2, first_check=40, most_steps=240, enough=-0.1, sure=-0.35)
+JUDGED = PLAN.model_copy(update={"judged": True, "near": 0.15})
 looks = st.tuples(st.floats(-1, 1), st.floats(0, 2))
+images = st.integers(0, tuning.IMAGES).map(lambda count: count / tuning.IMAGES)
 
 
-def walk(answers: list[tuple[float, float]], recipe: Recipe = RECIPE, plan: Plan = PLAN) -> list[Check]:
-    """The looks of an erasure whose held-out points give these remainders and interferences, in turn."""
+def walk(
+    answers: list[tuple[float, float]], recipe: Recipe = RECIPE, plan: Plan = PLAN, shown: Iterable[float] = ()
+) -> list[Check]:
+    """The looks of an erasure whose held-out points give these remainders and interferences, and images these shares,
+    in turn."""
     checks: list[Check] = []
-    turns = iter(answers)
-    for step in range(1, plan.most_steps + 1):
+    turns, pictures = iter(answers), iter(shown)
+    for step in range(1, tuning.most_steps(recipe, plan) + 1):
         eta = tuning.eta_after(checks, recipe, plan)
         share = tuning.learning_rate_share(checks, step, recipe, plan)
         assert 0 < share <= 1
         if tuning.is_due(checks, step, recipe, plan):
             remainder, interference = next(turns)
             found = {"eta": eta, "remainder": remainder, "interference": interference, "settled": share < 1}
+            if plan.judged and share < 1:
+                found["shown"] = next(pictures)
             checks.append(Check(step=step, total=step, **found))
             if decide(checks, recipe, plan).action is Action.STOP:
                 return checks
@@ -73,6 +81,41 @@ def test_eta_rises_only_where_the_check_fails_for_a_stage() -> None:
 
 def test_where_the_rest_of_the_model_suffers_enough_is_enough() -> None:
     assert walk([(-0.15, 0.9)] * 9)[-1].step < walk([(-0.15, 0.1)] * 40)[-1].step
+
+
+@given(st.lists(looks, min_size=40, max_size=40), st.lists(images, min_size=9, max_size=9))
+def test_images_decide_too_and_only_they_lead_beyond_the_most_steps(
+    answers: list[tuple[float, float]], shown: list[float]
+) -> None:
+    checks = walk(answers, plan=JUDGED, shown=shown)
+    assert checks[-1].settled
+    assert checks[-1].step <= 1.5 * PLAN.most_steps
+    decision = decide(checks, RECIPE, JUDGED)
+    if decision.reason.startswith("gone"):
+        assert checks[-1].shown is not None
+        assert checks[-1].shown <= 0.1
+    if checks[-1].step > PLAN.most_steps:
+        assert max(check.shown for check in checks[:-1] if check.shown is not None) > 0.1
+
+
+def test_what_images_still_show_is_not_gone_whatever_held_out_points_say() -> None:
+    checks = walk([(-0.5, 0.1)] * 20, plan=JUDGED, shown=[3 / 12] * 9)
+    assert [check.eta for check in checks if check.settled] == [2, 3, 4, 5, 5]
+    reason = decide(checks, RECIPE, JUDGED).reason
+    assert "still in 3 of 12 images" in reason
+    assert reason.startswith("360 steps are the most, still seen")
+    assert walk([(-0.5, 0.1)] * 20, plan=JUDGED, shown=[3 / 12, 1 / 12])[-1].step == 140
+
+
+def test_what_images_show_no_more_need_not_quite_reach_the_goal() -> None:
+    near = [(-0.25, 0.1)] * 30
+    seldom, never = (walk(near, plan=JUDGED, shown=[share] * 9) for share in (1 / 12, 0))
+    assert never[-1].step == 80
+    assert min(seldom[-1].step, walk(near)[-1].step) > 80
+    assert "still in 0 of 12 images" in decide(never, RECIPE, JUDGED).reason
+    far = walk([(0.2, 0.1)] * 30, plan=JUDGED, shown=[0] * 9)
+    assert far[-1].step == PLAN.most_steps
+    assert not decide(far, RECIPE, JUDGED).reason.startswith("gone")
 
 
 @given(st.floats(1e-6, 1e-3), st.floats(1e-3, 10), st.floats(1e-3, 10), st.floats(0.1, 4))

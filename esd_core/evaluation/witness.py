@@ -1,0 +1,82 @@
+"""From a suite to the witnesses of a job: a few images of each concept's probes, judged by the probes' classifiers.
+
+Their seeds are none of the evaluation's. What names them works without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from esd_core import digest
+from esd_core.concepts import Concept, Erasure, ErasureJob
+from esd_core.errors import EvaluationError
+from esd_core.evaluation.suite import Probe, Suite
+from esd_core.tuning import IMAGES
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from esd_core.quick_look import Witness
+
+FIRST_SEED = 1 << 29  # those of an evaluation begin below 1 << 28
+
+
+def judge_of(suite: Suite | None, erasures: Sequence[Erasure]) -> str | None:
+    """Names all of the suite that decides when these erasures stop; None when nothing of it does."""
+    looked_at = [erasure.concept for erasure in erasures if erasure.recipe.stops_by_itself]
+    if suite is None or not looked_at:
+        return None
+    probes = [probe for concept in looked_at for probe in _probes(suite, concept)]
+    judges = {probe.classifier: suite.locate(probe.classifier).digest for probe in probes}
+    told = [probe.model_dump(mode="json") for probe in probes]
+    return digest.of_json([told, judges, suite.guidance_scale, suite.seed])
+
+
+def witnesses_of(suite: Suite | None, job: ErasureJob, device: str) -> list[Witness | None]:
+    """For each of the job's concepts what looks at its images, None where its number of steps is fixed.
+
+    Raises EvaluationError when the suite is not the one that the job was planned with, or knows a wrong label.
+    """
+    if judge_of(suite, job.erasures) != job.judge:
+        raise EvaluationError(
+            f"the suite's probes of {job.name}, or their classifiers, are not those that its erasure was planned with: "
+            "plan it again"
+        )
+    if suite is None or job.judge is None:
+        return [None for _ in job.erasures]
+    return [_witness(suite, e.concept, device) if e.recipe.stops_by_itself else None for e in job.erasures]
+
+
+def _probes(suite: Suite, concept: Concept) -> tuple[Probe, ...]:
+    return suite.with_synonyms([concept]).probes_of(concept)
+
+
+def _witness(suite: Suite, concept: Concept, device: str) -> Witness:
+    import numpy as np
+
+    from esd_core.backbones.loading import choose_device
+    from esd_core.evaluation.classifiers import load_classifier
+    from esd_core.quick_look import Witness
+
+    probes, on = _probes(suite, concept), str(choose_device(device))
+    turns = [probes[i % len(probes)] for i in range(IMAGES)]
+    rounds = [i // len(probes) for i in range(IMAGES)]
+
+    def shows(images: np.ndarray) -> np.ndarray:
+        """Judges are loaded for each look: they would lie in memory all through the training."""
+        seen = np.zeros(len(images), bool)
+        for probe in dict.fromkeys(turns):
+            rows = [i for i, turn in enumerate(turns) if turn == probe]
+            seen[rows] = load_classifier(suite.locate(probe.classifier), on).shows(images[rows], probe.label)
+        return seen
+
+    for probe in probes:
+        load_classifier(suite.locate(probe.classifier), on).index_of(probe.label)
+    first = FIRST_SEED + int(digest.of_bytes(f"{suite.seed}:{concept.name}".encode())[:7], 16)
+    return Witness(
+        prompts=tuple(probe.prompts[n % len(probe.prompts)] for probe, n in zip(turns, rounds, strict=True)),
+        seeds=tuple(range(first, first + IMAGES)),
+        guidance_scale=suite.guidance_scale,
+        shows=shows,
+    )
