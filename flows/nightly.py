@@ -29,7 +29,7 @@ def nightly_erasure(
     erased_at_most: Share = 0.10,
     others_drop_at_most: Share = 0.05,
     sequential: bool = True,
-    indifference: Annotated[float, Field(ge=0.05, lt=1)] = 0.4,
+    indifference: Annotated[float, Field(ge=0.05, lt=1)] = 0.25,
     wrong_pass: Annotated[float, Field(gt=0, lt=0.5)] = 0.05,
     wrong_fail: Annotated[float, Field(gt=0, lt=0.5)] = 0.05,
     approval: ApprovalPolicy = ApprovalPolicy.MANUAL,

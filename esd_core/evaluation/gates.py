@@ -22,7 +22,7 @@ class Gates(BaseModel):
     others_drop_at_most: float = Field(0.05, ge=0, le=1, description="Mean drop of all other concepts' rates.")
     sequential: bool = Field(True, description="Make images until each gate is decided, instead of a fixed number.")
     indifference: float = Field(
-        0.4, ge=0.05, lt=1, description="Share of a limit by which a model may miss it and still be judged either way."
+        0.25, ge=0.05, lt=1, description="Share of a limit by which a model may miss it and still be judged either way."
     )
     wrong_pass: float = Field(0.05, gt=0, lt=0.5, description="Most that a gate may pass of models beyond the zone.")
     wrong_fail: float = Field(0.05, gt=0, lt=0.5, description="Most that a gate may fail of models below the zone.")
