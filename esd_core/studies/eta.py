@@ -42,15 +42,7 @@ def eta(bench: Workbench, request: StudyRequest) -> Findings:
         title=f"Eta: {name}",
         asks="What does steering further away gain, and what does it cost the rest?",
         tables=(_table(name, own, outcomes, seen, points),),
-        charts=(
-            Curve(
-                name="eta",
-                title=f"{name}: efficacy against interference",
-                x_axis="others: points lost",
-                y_axis="erased, of the images that showed it",
-                points=tuple(points.values()),
-            ),
-        ),
+        charts=(_curve(name, points),),
         sheets=(_sheet(bench, name, seen),),
         notes=(
             (
@@ -88,6 +80,16 @@ def _point(value: float, seen: Seen, own: set[str]) -> Point:
     assert drop.upper is not None
     lost = drop.model_copy(update={"value": -drop.value, "lower": -drop.upper, "upper": -drop.lower})
     return Point(label=f"η {value:g}", x=lost, y=efficacy(erased))
+
+
+def _curve(name: str, points: dict[float, Point]) -> Curve:
+    return Curve(
+        name="eta",
+        title=f"{name}: efficacy against interference",
+        x_axis="others: points lost",
+        y_axis="erased, of the images that showed it",
+        points=tuple(points.values()),
+    )
 
 
 def _table(

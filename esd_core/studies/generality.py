@@ -30,6 +30,8 @@ def generality(bench: Workbench, request: StudyRequest) -> Findings:
     name = one_concept(bench, request, ConceptKind.OBJECT, ConceptKind.STYLE, ConceptKind.GLOBAL)
     kind = bench.kind_of(name, request.kind)
     others = tuple(probe for probe in bench.suite.probes if probe not in bench.probes_of(name))
+    for neighbour in request.neighbours:
+        bench.probes_of(neighbour)
     asked = _asked(bench, name, request.also_known_as)
     entry = ConceptEntry(name=name, kind=kind)
     models = [bench.without(entry, "erased by its name")]

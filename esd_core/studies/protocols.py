@@ -64,9 +64,7 @@ def erasures(bench: Workbench) -> Table:
         (erasure,) = outcome.job.erasures
         chosen = outcome.tuned[0] if outcome.tuned else erasure.recipe
         figures = (chosen.negative_guidance, chosen.learning_rate, chosen.iterations, outcome.unet_evaluations)
-        numbers = [
-            Figure(value=float(f"{value or 0:.3g}") if value < 1 else value) for value in figures if value is not None
-        ]
+        numbers = [Figure(value=value) for value in figures if value is not None]
         rows.append((outcome.job.name, outcome.job.method, *numbers, Figure(value=round(outcome.seconds)), key[:16]))
     columns = ("erased", "with", "η", "learning rate", "steps", "U-Net evaluations", "seconds", "job")
     return Table(name="erasures", title="The erasures", columns=columns, rows=tuple(rows))
