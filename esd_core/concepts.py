@@ -118,6 +118,9 @@ class ConceptEntry(BaseModel):
     points_per_rollout: int | None = Field(None, ge=1, le=1000, title="Points per rollout")
     reuse: int | None = Field(None, ge=1, le=100, title="Reuse of a point")
     timestep_choice: TimestepChoice | None = Field(None, title="Timestep choice")
+    contexts: int | None = Field(
+        None, ge=0, le=32, title="Contexts", description="Random words beside which the concept is erased too."
+    )
     keep: Keep | None = Field(None, title="Keep", description="What is held to the frozen model at the same x_t.")
     keep_weight: float | None = Field(None, gt=0, le=100, title="Weight of what is kept")
     precision: Precision | None = Field(None, title="Precision")

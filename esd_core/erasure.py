@@ -74,7 +74,7 @@ def erase(
     machine = machine or Machine()
     with _memory_errors():
         witnesses = witnesses_of(suite, job, machine.device)
-        training = Training(job, base, folder, banks or folder, machine, witnesses, progress)
+        training = Training(job, base, folder, banks or folder, machine, witnesses=witnesses, progress=progress)
         done = training.run()
     weights = folder / "weights.safetensors"
     weights_digest = save_weights(weights, training.student.edited(), Provenance.of(job))

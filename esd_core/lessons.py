@@ -53,10 +53,14 @@ class Lesson:
         return points.target(self.recipe.anchor, negative_guidance)
 
 
-def word_pairs(vocabulary: Sequence[str], names: Sequence[str], count: int, seed: int) -> list[str]:
-    """`count` prompts of two random words of a vocabulary, none of them in the concept's names."""
-    own = {word for name in names for word in name.lower().split()}
-    words = [word for word in vocabulary if word not in own]
+def other_words(job: ErasureJob, backbone: Backbone) -> list[str]:
+    """The words of the model's vocabulary that stand in no name of what the job erases."""
+    erased = {word for concept in job.concepts for name in concept.names for word in name.lower().split()}
+    return [word for word in backbone.vocabulary() if word not in erased]
+
+
+def word_pairs(words: Sequence[str], count: int, seed: int) -> list[str]:
+    """`count` prompts of two random words."""
     drawn = random.Random(seed)
     return [f"{drawn.choice(words)} {drawn.choice(words)}" for _ in range(count)] if words else []
 
@@ -66,15 +70,16 @@ def lessons_of(job: ErasureJob, backbone: Backbone) -> list[Lesson]:
     return [
         replace(lesson, turn=turn)
         for part, erasure in enumerate(job.erasures)
-        for turn, lesson in enumerate([*_erasing(part, erasure, backbone), *_keeping(part, erasure, backbone)])
+        for turn, lesson in enumerate([*_erasing(part, job, backbone), *_keeping(part, erasure, backbone)])
     ]
 
 
-def _erasing(part: int, erasure: Erasure, backbone: Backbone) -> list[Lesson]:
-    concept, recipe, vocabulary = erasure.concept, erasure.recipe, backbone.vocabulary()
+def _erasing(part: int, job: ErasureJob, backbone: Backbone) -> list[Lesson]:
+    concept, recipe = job.erasures[part].concept, job.erasures[part].recipe
+    vocabulary = other_words(job, backbone)
     source = backbone.encode(concept.erase_from) if concept.erase_from else None
-    contexts = () if source else word_pairs(vocabulary, concept.names, recipe.contexts, recipe.seed + 2)
-    kept = companion_texts(erasure, vocabulary)
+    contexts = () if source else word_pairs(vocabulary, recipe.contexts, recipe.seed + 2)
+    kept = companion_texts(recipe, vocabulary)
     lessons = []
     for name, context in itertools.product(concept.names, ("", *contexts)):
         text = f"{context} {name}".strip()
@@ -103,12 +108,12 @@ def _keeping(part: int, erasure: Erasure, backbone: Backbone) -> list[Lesson]:
     ]
 
 
-def companion_texts(erasure: Erasure, vocabulary: Sequence[str]) -> tuple[str, ...]:
+def companion_texts(recipe: Recipe, vocabulary: Sequence[str]) -> tuple[str, ...]:
     """The prompts that the recipe keeps at the concept's points, the empty one first."""
-    match erasure.recipe.keep:
+    match recipe.keep:
         case Keep.NOTHING:
             return ()
         case Keep.EMPTY:
             return ("",)
         case Keep.EMPTY_AND_WORDS:
-            return ("", *word_pairs(vocabulary, erasure.concept.names, WORD_PROMPTS, erasure.recipe.seed + 1))
+            return ("", *word_pairs(vocabulary, WORD_PROMPTS, recipe.seed + 1))

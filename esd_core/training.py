@@ -18,7 +18,7 @@ from esd_core.checkpoint import CHECKPOINT, Checkpoint, Progress
 from esd_core.concepts import ErasureJob
 from esd_core.errors import ErasureFailed
 from esd_core.held_out import RESPONSE_POINTS, HeldOut, gap, measured_learning_rate
-from esd_core.lessons import Lesson, lessons_of, word_pairs
+from esd_core.lessons import Lesson, lessons_of, other_words, word_pairs
 from esd_core.machine import Machine, give_back_freed_memory
 from esd_core.point_source import Bank, OnPolicy, PointSource
 from esd_core.quick_look import QuickLook, Witness
@@ -45,15 +45,17 @@ class Training:
         folder: Path,
         banks: Path,
         machine: Machine,
-        witnesses: Sequence[Witness | None],
+        *,
+        witnesses: Sequence[Witness | None] = (),
         progress: bool,
     ) -> None:
-        """witnesses: for each concept what looks at its images, if anything does."""
+        """witnesses: for each concept what looks at its images; none where nothing does."""
         self.started = time.monotonic()
         self.job, self.progress = job, progress
         self.recipes = [erasure.recipe for erasure in job.erasures]
+        witnesses = witnesses or [None] * len(job.erasures)
         self.plans = [
-            tuning.PLANS[erasure.concept.kind].model_copy(update={"judged": witness is not None})
+            tuning.plan_of(erasure.concept.kind, len(job.erasures), judged=witness is not None)
             for erasure, witness in zip(job.erasures, witnesses, strict=True)
         ]
         self.limits = [tuning.most_steps(r, plan) for r, plan in zip(self.recipes, self.plans, strict=True)]
@@ -76,8 +78,8 @@ class Training:
         """Prompts of a concept that must not change: what it retains, and random words."""
         if not self.recipes[part].is_tuned:
             return []
-        names, null = self.job.concepts[part].names, self.backbone.encode("")
-        pairs = word_pairs(self.backbone.vocabulary(), names, WATCHED_WORDS, self.recipes[part].seed)
+        null = self.backbone.encode("")
+        pairs = word_pairs(other_words(self.job, self.backbone), WATCHED_WORDS, self.recipes[part].seed)
         retained = [lesson.prompts for lesson in self.lessons if lesson.part == part and lesson.keeps]
         return [*retained, *(Prompts(self.backbone.encode(pair), null) for pair in pairs)]
 
