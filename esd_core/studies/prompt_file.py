@@ -54,7 +54,7 @@ def read_prompt_sets(path: Path, suite: Suite, probe: Probe, most: int | None) -
 def _set(suite: Suite, probe: Probe, scale: float, cases: list[Case]) -> PromptSet:
     prompts = tuple(case.prompt for case in cases)
     own = probe.model_copy(update={"name": f"{probe.concept}, implied, guidance {scale:g}", "prompts": prompts})
-    settings = {**dict(suite), "guidance_scale": scale, "probes": (own,)}
+    settings = {**dict(suite), "guidance_scale": scale, "probes": (own,), "kinds": {}}
     seeds = tuple(case.seed for case in cases)
     return PromptSet(CaseSuite.model_construct(**settings, seeds=seeds), own, len(cases))
 
