@@ -41,8 +41,8 @@ from esd_core.weights import apply_weights, read_weights
 GATES = Gates()
 MOST = 200  # images of a probe, as in infra/lists/demo.yaml
 OTHERS = 18  # probes beside two of an erased concept, as in the miniature's suite
-REMAINING = (0.0, 0.02, 0.04, 0.06, 0.10, 0.14, 0.20, 0.40, 0.90)
-DROPS = (-0.01, 0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.10, 0.15, 0.30)
+REMAINING = (0.0, 0.02, 0.04, 0.075, 0.10, 0.125, 0.20, 0.40, 0.90)
+DROPS = (-0.01, 0.0, 0.01, 0.02, 0.0375, 0.05, 0.0625, 0.10, 0.15, 0.30)
 BASE_RATES = (1.0, 0.5)
 GAINS = (0.01, 0.10)  # share of images in which a concept appears anew: a sure model, and an unsure one
 
@@ -111,7 +111,9 @@ def simulated(runs: int) -> Iterator[str]:
             chances = [base_rate * share, base_rate * (1 - share), 0.0, 1 - base_rate]
             pairs = random.choice(4, (runs, MOST), p=chances)
             found = tally(pairs, share_above, zone, looks)
-            yield row(f"{base_rate:.0%} | {share:.0%}", found, found.wrong(share, zone), fixed_share(zone, base_rate))
+            yield row(
+                f"{base_rate:.0%} | {100 * share:g}%", found, found.wrong(share, zone), fixed_share(zone, base_rate)
+            )
     zone, looks = GATES.zone(GATES.others_drop_at_most), OTHERS * np.arange(GRID_SEEDS, MOST + 1)
     yield "\n" + header("appears anew | falls by, points")
     for gains in GAINS:
@@ -120,7 +122,7 @@ def simulated(runs: int) -> Iterator[str]:
                 continue
             pairs = random.choice(4, (runs, OTHERS * MOST), p=[0.0, drop + gains, gains, 1 - drop - 2 * gains])
             found = tally(pairs, drop_above, zone, looks)
-            text = f"{gains:.0%} | {100 * drop:.0f}"
+            text = f"{gains:.0%} | {100 * drop:g}"
             yield row(text, found, found.wrong(drop, zone), fixed_drop(zone, gains, OTHERS))
 
 
