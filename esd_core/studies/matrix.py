@@ -1,8 +1,7 @@
-"""Each concept of one kind erased in turn, all of them prompted each time: what objects and styles have in common."""
+"""Concepts of one kind erased in turn, all of that kind prompted each time: what objects and styles have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,19 +25,23 @@ class Matrix:
     original: Seen
 
     @property
-    def concepts(self) -> tuple[str, ...]:
+    def erased(self) -> tuple[str, ...]:
+        return tuple(self.seen)
+
+    @property
+    def prompted(self) -> tuple[str, ...]:
         return tuple(self.probes)
 
     def result(self, erased: str, prompted: str) -> ProbeResult:
         return self.seen[erased].results[self.probes[prompted].name]
 
     def others(self, erased: str) -> ProbeResult:
-        return together("others", [self.result(erased, name) for name in self.concepts if name != erased])
+        return together("others", [self.result(erased, name) for name in self.prompted if name != erased])
 
-    def summary(self, name: str, what: str) -> Table:
+    def summary(self, name: str, what: str, plural: str) -> Table:
         """The erased `what` and the others, before and after, as the paper's table 2; the last row is the mean."""
-        own = {concept: self.result(concept, concept) for concept in self.concepts}
-        others = {concept: self.others(concept) for concept in self.concepts}
+        own = {concept: self.result(concept, concept) for concept in self.erased}
+        others = {concept: self.others(concept) for concept in self.erased}
         own["mean"], others["mean"] = (together("mean", list(results.values())) for results in (own, others))
         rows = [
             (
@@ -49,28 +52,30 @@ class Matrix:
             )
             for row in own
         ]
-        columns = ("erased", f"erased {what}, before", "after", f"other {what}s, before", "after", "change")
-        return Table(name=name, title=f"Erased {what} and other {what}s", columns=columns, rows=tuple(rows), total=True)
+        columns = ("erased", f"erased {what}, before", "after", f"other {plural}, before", "after", "change")
+        return Table(
+            name=name, title=f"Erased {what} and other {plural}", columns=columns, rows=tuple(rows), total=True
+        )
 
     def table(self, name: str, title: str) -> Table:
         """The change in points of every concept (columns) by every erasure (rows)."""
         rows = [
-            (f"{erased} erased", *(change(self.result(erased, prompted)) for prompted in self.concepts))
-            for erased in self.concepts
+            (f"{erased} erased", *(change(self.result(erased, prompted)) for prompted in self.prompted))
+            for erased in self.erased
         ]
-        return Table(name=name, title=title, columns=("", *self.concepts), rows=tuple(rows))
+        return Table(name=name, title=title, columns=("", *self.prompted), rows=tuple(rows))
 
     def heat_map(self, name: str, title: str) -> HeatMap:
         """How often each concept is seen, in the base and after each erasure."""
         first = tuple(rate_before(self.original.results[probe.name]) for probe in self.probes.values())
-        erased = [tuple(rate_after(self.result(row, column)) for column in self.concepts) for row in self.concepts]
+        erased = [tuple(rate_after(self.result(row, column)) for column in self.prompted) for row in self.erased]
         return HeatMap(
             name=name,
             title=title,
-            rows=("base", *(f"{concept} erased" for concept in self.concepts)),
-            columns=self.concepts,
+            rows=("base", *(f"{concept} erased" for concept in self.erased)),
+            columns=self.prompted,
             figures=(first, *erased),
-            outlined=tuple((i + 1, i) for i in range(len(self.concepts))),
+            outlined=tuple((i + 1, self.prompted.index(concept)) for i, concept in enumerate(self.erased)),
         )
 
     def sheet(self, name: str, title: str) -> Sheet:
@@ -79,20 +84,21 @@ class Matrix:
 
         rows = {"base": self.original, **{f"{erased} erased": seen for erased, seen in self.seen.items()}}
         images = tuple(row(seen) for seen in rows.values())
-        return Sheet(name=name, title=title, rows=tuple(rows), columns=self.concepts, images=images)
+        return Sheet(name=name, title=title, rows=tuple(rows), columns=self.prompted, images=images)
 
 
-def fill_matrix(bench: Workbench, concepts: Iterable[str], kind: ConceptKind) -> Matrix:
-    """Erase, then measure: `bench.images` of the erased concept, `bench.others` of each other one."""
-    probes = {name: _named_probe(bench, name) for name in concepts}
+def fill_matrix(bench: Workbench, given: tuple[str, ...], kind: ConceptKind) -> Matrix:
+    """Erase each, then measure all that the suite lists: `bench.images` of the erased one, `bench.others` of others."""
+    erased = bench.concepts(given, kind)
+    probes = {name: _named_probe(bench, name) for name in (*erased, *bench.suite.kinds.get(kind, ()))}
     if len(probes) < 2:
-        raise InvalidInput(f"{', '.join(probes)}: a matrix needs two concepts or more")
-    bar = tqdm(probes, desc="erasing", unit="concept", disable=not bench.progress)
+        raise InvalidInput(f"{erased[0]!r} alone has no others to compare with: name more with --concepts")
+    bar = tqdm(erased, desc="erasing", unit="concept", disable=not bench.progress)
     models = {name: bench.without(ConceptEntry(name=name, kind=kind)) for name in bar}
     seen = {}
-    for erased in tqdm(probes, desc="measuring", unit="model", disable=not bench.progress):
-        counts = {probe: bench.images if name == erased else bench.others for name, probe in probes.items()}
-        seen[erased] = bench.see(models[erased], counts)
+    for concept in tqdm(erased, desc="measuring", unit="model", disable=not bench.progress):
+        counts = {probe: bench.images if name == concept else bench.others for name, probe in probes.items()}
+        seen[concept] = bench.see(models[concept], counts)
     original = bench.see(bench.original(), dict.fromkeys(probes.values(), bench.others))
     return Matrix(probes, seen, original)
 

@@ -14,12 +14,12 @@ from esd_core.studies.workbench import Workbench
 
 
 def objects(bench: Workbench, request: StudyRequest) -> Findings:
-    matrix = fill_matrix(bench, bench.concepts(request.concepts, ConceptKind.OBJECT), ConceptKind.OBJECT)
+    matrix = fill_matrix(bench, request.concepts, ConceptKind.OBJECT)
     return Findings(
-        title=f"Objects: {len(matrix.concepts)} classes, each erased alone",
+        title=f"Objects: {len(matrix.erased)} classes, each erased alone",
         asks="How much of an erased class is left, and what becomes of the other classes?",
         tables=(
-            matrix.summary("objects", "class"),
+            matrix.summary("objects", "class", "classes"),
             matrix.table("objects-change", "Change of every class (columns) by every erasure (rows), in points"),
         ),
         charts=(_bars(matrix), matrix.heat_map("objects-matrix", "How often each class is seen")),
@@ -34,12 +34,12 @@ def objects(bench: Workbench, request: StudyRequest) -> Findings:
 
 
 def _bars(matrix: Matrix) -> Bars:
-    own = [matrix.result(name, name) for name in matrix.concepts]
-    others = [matrix.others(name) for name in matrix.concepts]
+    own = [matrix.result(name, name) for name in matrix.erased]
+    others = [matrix.others(name) for name in matrix.erased]
     return Bars(
         name="objects",
         title="Images that show the class",
-        labels=matrix.concepts,
+        labels=matrix.erased,
         series=(
             Series(name="erased class, before", figures=tuple(map(rate_before, own))),
             Series(name="erased class, after", figures=tuple(map(rate_after, own))),

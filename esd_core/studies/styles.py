@@ -13,12 +13,12 @@ from esd_core.studies.workbench import Workbench
 
 
 def styles(bench: Workbench, request: StudyRequest) -> Findings:
-    matrix = fill_matrix(bench, bench.concepts(request.concepts, ConceptKind.STYLE), ConceptKind.STYLE)
+    matrix = fill_matrix(bench, request.concepts, ConceptKind.STYLE)
     return Findings(
-        title=f"Styles: {len(matrix.concepts)} artists, each erased alone",
+        title=f"Styles: {len(matrix.erased)} artists, each erased alone",
         asks="Does erasing one artist leave the styles of the others alone?",
         tables=(
-            matrix.summary("styles", "artist"),
+            matrix.summary("styles", "artist", "artists"),
             matrix.table("styles-change", "Change of every style (columns) by every erasure (rows), in points"),
         ),
         charts=(matrix.heat_map("styles-matrix", "How often each style is seen"),),

@@ -129,6 +129,18 @@ def test_objects_compares_each_erased_class_and_the_others(study: Callable[..., 
     assert {"value", "lower", "upper", "images"} <= written["tables"][0]["rows"][0][1].keys()
 
 
+def test_one_erased_class_is_measured_against_all_that_the_suite_lists(
+    study: Callable[..., tuple[Study, Path]],
+) -> None:
+    found, _ = study("objects", concepts=["tree"])
+    table, changes = found.tables[:2]
+    assert [row[0] for row in table.rows] == ["tree", "mean"]
+    assert changes.columns == ("", "tree", "house")
+    heat_map = found.charts[1]
+    assert heat_map.kind == "heat-map"
+    assert heat_map.outlined == ((1, 0),)
+
+
 def test_the_page_needs_nothing_else(study: Callable[..., tuple[Study, Path]]) -> None:
     _, out = study("objects")
     page = (out / "study.html").read_text()
