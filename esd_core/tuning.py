@@ -131,14 +131,11 @@ def learning_rate_from_response(probe_step: float, moved: float, gap: float, fra
 def plan_of(kind: str, concepts: int, judged: bool) -> Plan:
     """The plan of a concept, one of so many of its job.
 
-    In company moves are smaller, since the steps of all add up, but more: found on the bundled base with three and six
-    concepts (docs/lists.md).
+    In company moves are smaller, since the steps of all add up: found on the bundled base with three and six concepts
+    (docs/lists.md).
     """
-    plan = PLANS[kind].model_copy(update={"judged": judged})
-    if concepts == 1:
-        return plan
-    longer = {"stage_steps": round(1.4 * plan.stage_steps), "most_steps": round(1.4 * plan.most_steps)}
-    return plan.model_copy(update={"move": plan.move * 2 / (1 + concepts), **longer})
+    plan = PLANS[kind]
+    return plan.model_copy(update={"judged": judged, "move": plan.move * 2 / (1 + concepts)})
 
 
 def first_eta(recipe: Recipe, plan: Plan) -> float:

@@ -189,8 +189,7 @@ def test_named_recipes_leave_nothing_open_and_every_field_can_be_overruled() -> 
         assert fixed.erasure.recipe.iterations == 1000
 
 
-def test_in_company_a_concept_moves_less_at_a_time_and_longer() -> None:
+def test_in_company_a_concept_moves_less_at_a_time() -> None:
     alone, with_five = (tuning.plan_of("object", count, judged=False) for count in (1, 6))
     assert alone == PLANS["object"]
     assert with_five.move == pytest.approx(alone.move * 2 / 7)
-    assert with_five.most_steps > alone.most_steps
