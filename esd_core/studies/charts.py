@@ -134,9 +134,11 @@ def _curve(chart: Curve) -> Drawing:
         elinewidth=1,
         marker="o",
     )
+    places: dict[tuple[float, float], list[str]] = {}
     for point in chart.points:
-        place = (100 * point.x.value, 100 * point.y.value)
-        axes.annotate(point.label, place, xytext=(7, -13), textcoords="offset points")
+        places.setdefault((100 * point.x.value, 100 * point.y.value), []).append(point.label)
+    for place, labels in places.items():
+        axes.annotate(", ".join(labels), place, xytext=(7, -13), textcoords="offset points")
     axes.set_xlabel(_with_unit(chart.x_axis, x[0]))
     axes.set_ylabel(_with_unit(chart.y_axis, y[0]))
     axes.set_title(chart.title, loc="left", fontsize=11)

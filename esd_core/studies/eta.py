@@ -120,6 +120,6 @@ def _sheet(bench: Workbench, name: str, seen: dict[float, Seen]) -> Sheet:
     others = [probe for probe in bench.suite.probes if probe not in own][:: max(1, len(bench.suite.probes) // 4)]
     probes = (*own, *others)
     rows = tuple(tuple(one.images(probe)[0] for probe in probes) for one in seen.values())
-    labels = tuple(f"η {value:g}" for value in seen)
+    labels = tuple(f"eta {value:g}" for value in seen)
     columns = tuple(probe.name for probe in probes)
     return Sheet(name="eta-images", title="One seed for each column", rows=labels, columns=columns, images=rows)
