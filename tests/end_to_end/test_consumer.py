@@ -80,8 +80,8 @@ def test_the_cards_code_loads_it_in_plain_diffusers_and_draws_what_our_loader_dr
 
     prompts = tmp_path / "prompts.csv"
     prompts.write_text(f"case_number,prompt,evaluation_seed\n1,{PROMPT},{SEED}\n", encoding="utf-8")
-    options = ("--base", tiny_base, "--steps", STEPS, "--guidance-scale", GUIDANCE, "--device", "cpu")
-    weights = ("--weights", downloaded / "weights.safetensors")
+    options = ("--base", tiny_base, "--steps", STEPS, "--guidance-scale", GUIDANCE, "--sampler", "base")
+    weights = ("--device", "cpu", "--weights", downloaded / "weights.safetensors")
     esd("generate", "--prompts", prompts, "--out", tmp_path / "ours", *options, *weights)
     ours = np.asarray(Image.open(tmp_path / "ours" / "1_0.png"))
     assert (ours == draw(plain)).all()
