@@ -20,7 +20,7 @@ from esd_core.base_model import resolve_base
 from esd_core.evaluation.eval_unlearn import EditedWeightsTechnique
 from tests.edited_models import edit
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.own_environment, pytest.mark.timeout(900)]
 PROJECT = Path(__file__).parents[2]
 BENCHMARK = "eval-unlearn==1.1.2"
 PROMPTS = ("a house", "a tree on the beach", "a red house")
