@@ -22,7 +22,7 @@ from esd_core.studies.request import StudyRequest
 from esd_core.studies.study import Bars, Cell, Findings, Series, Sheet, Table
 from esd_core.studies.workbench import Seen, Workbench
 
-PARAPHRASES = ("there is {}", "{}, as it might look", "what you see here is {}")
+PARAPHRASES = ("a photo of {}", "this is {}", "{} in view")
 NEAREST = 3
 
 
@@ -30,20 +30,18 @@ def generality(bench: Workbench, request: StudyRequest) -> Findings:
     name = one_concept(bench, request, ConceptKind.OBJECT, ConceptKind.STYLE, ConceptKind.GLOBAL)
     kind = bench.kind_of(name, request.kind)
     others = tuple(probe for probe in bench.suite.probes if probe not in bench.probes_of(name))
-    for neighbour in request.neighbours:
-        bench.probes_of(neighbour)
     asked = _asked(bench, name, request.also_known_as)
     entry = ConceptEntry(name=name, kind=kind)
     models = [bench.without(entry, "erased by its name")]
     if request.also_known_as:
         with_names = entry.model_copy(update={"also_known_as": request.also_known_as})
         models.append(bench.without(with_names, "erased with its other names"))
-    closeness = nearness(bench, name, tuple(dict.fromkeys(probe.concept for probe in others if not probe.negated)))
+    closeness = nearness(bench, name, request.neighbours or _candidates(bench, others, kind))
     near = request.neighbours or tuple(sorted(closeness, key=lambda other: -closeness[other])[:NEAREST])
+    close = [probe for other in near for probe in bench.probes_of(other)]
     counts = {**dict.fromkeys(asked.values(), bench.images), **dict.fromkeys(others, bench.others)}
     bar = tqdm(models, desc="measuring", unit="model", disable=not bench.progress)
     seen = {model.name: bench.see(model, counts) for model in bar}
-    close = [probe for probe in others if probe.concept in near and not probe.negated]
     return Findings(
         title=f"Generality and pinpointness: {name}",
         asks="Is the concept gone under other names too, and are its near neighbours still there?",
@@ -62,6 +60,12 @@ def generality(bench: Workbench, request: StudyRequest) -> Findings:
             "The paper's example of a paraphrase: Eiffel Tower erased, then described: 79 → 38 of 100 images.",
         ),
     )
+
+
+def _candidates(bench: Workbench, others: Sequence[Probe], kind: ConceptKind) -> tuple[str, ...]:
+    """Concepts of the same kind, where the suite lists kinds, else all others."""
+    known = dict.fromkeys(probe.concept for probe in others if not probe.negated)
+    return tuple(c for c in bench.suite.kinds.get(kind, known) if c in known)
 
 
 def _asked(bench: Workbench, name: str, synonyms: Sequence[str]) -> dict[str, Probe]:
