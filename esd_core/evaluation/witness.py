@@ -23,9 +23,12 @@ FIRST_SEED = 1 << 29  # those of an evaluation begin below 1 << 28
 
 
 def judge_of(suite: Suite | None, erasures: Sequence[Erasure]) -> str | None:
-    """Names all of the suite that decides when these erasures stop; None when nothing of it does."""
+    """Names all of the suite that decides when these erasures stop; None when nothing of it does.
+
+    In a joint job nothing does: pushing on there costs the rest of the model more than it gains (docs/lists.md).
+    """
     looked_at = [erasure.concept for erasure in erasures if erasure.recipe.stops_by_itself]
-    if suite is None or not looked_at:
+    if suite is None or not looked_at or len(erasures) > 1:
         return None
     probes = [probe for concept in looked_at for probe in _probes(suite, concept)]
     judges = {probe.classifier: suite.locate(probe.classifier).digest for probe in probes}

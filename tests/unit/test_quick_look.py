@@ -69,12 +69,12 @@ def test_the_judge_is_named_by_what_it_looks_at_and_by_nothing_else(tiny_suite: 
     assert judge_of(None, [house]) is None
 
 
-def test_only_what_stops_by_itself_is_looked_at(base: ResolvedBase, tiny_suite: Suite) -> None:
-    job = judged(base, tiny_suite, erasure_of("house", **OPEN), erasure_of("tree", **FIXED))
-    looks, nobody = witnesses_of(tiny_suite, job, "cpu")
-    assert looks is not None
-    assert nobody is None
-    assert job.judge == judge_of(tiny_suite, [job.erasures[0]])
+def test_only_what_stops_by_itself_and_alone_is_looked_at(base: ResolvedBase, tiny_suite: Suite) -> None:
+    still_open, fixed = erasure_of("house", **OPEN), erasure_of("tree", **FIXED)
+    for erasures, looked_at in (((still_open,), True), ((fixed,), False), ((still_open, still_open), False)):
+        job = judged(base, tiny_suite, *erasures)
+        assert (job.judge is not None) is looked_at
+        assert [looks is not None for looks in witnesses_of(tiny_suite, job, "cpu")] == [looked_at] * len(erasures)
 
 
 def test_another_suite_than_the_planned_one_is_refused(base: ResolvedBase, tiny_suite: Suite, tmp_path: Path) -> None:
