@@ -117,7 +117,7 @@ def mark(version: RegisteredVersion, tags: Mapping[str, str] | None = None, alia
         for key, value in (tags or {}).items():
             tracking.set_tag(client, version.model, version.version, key, value)
         if alias:
-            client.set_registered_model_alias(version.model, alias, str(version.version))
+            tracking.set_alias(client, version.model, alias, version.version)
 
 
 def unmark(version: RegisteredVersion, alias: str) -> None:
@@ -126,7 +126,7 @@ def unmark(version: RegisteredVersion, alias: str) -> None:
         client = tracking.client()
         named = client.get_registered_model(version.model).aliases.get(alias)
         if str(named) == str(version.version):  # a number or text, depending on where MLflow keeps it
-            client.delete_registered_model_alias(version.model, alias)
+            tracking.delete_alias(client, version.model, alias)
 
 
 def download_artifacts(version: RegisteredVersion, folder: Path) -> dict[str, Path]:

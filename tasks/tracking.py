@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import socket
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _UNREACHABLE = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED")
+_ATTEMPTS = 6  # at a write that collides with others of its kind
 
 
 def client() -> MlflowClient:
@@ -123,15 +126,37 @@ def ensure_model(client: MlflowClient, name: str, description: str) -> None:
 
 
 def set_tag(client: MlflowClient, model: str, version: int, key: str, value: str) -> None:
-    """Set a tag on a version. MLflow fails when two set a new tag at the same moment; then it is there to be set."""
+    """Set a tag on a version, whoever else sets it at the same moment."""
+    _insist(lambda: client.set_model_version_tag(model, str(version), key, value))
+
+
+def set_alias(client: MlflowClient, model: str, alias: str, version: int) -> None:
+    """Let an alias of a model name a version, whoever else moves it at the same moment."""
+    _insist(lambda: client.set_registered_model_alias(model, alias, str(version)))
+
+
+def delete_alias(client: MlflowClient, model: str, alias: str) -> None:
+    """Take an alias away from a model, whoever else does the same at the same moment."""
+    _insist(lambda: client.delete_registered_model_alias(model, alias))
+
+
+def _insist(write: Callable[[], object]) -> None:
+    """Do a write that may be repeated, again if need be.
+
+    MLflow looks whether a row is there before it inserts or deletes it; when two do so at once, the slower one fails
+    with BAD_REQUEST. On the next attempt the row is, or is not, there to be seen.
+    """
     from mlflow.exceptions import MlflowException
 
-    try:
-        client.set_model_version_tag(model, str(version), key, value)
-    except MlflowException as e:
-        if e.error_code != "BAD_REQUEST":
-            raise
-        client.set_model_version_tag(model, str(version), key, value)
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            write()
+        except MlflowException as e:
+            if e.error_code != "BAD_REQUEST" or attempt == _ATTEMPTS:
+                raise
+            time.sleep(random.uniform(0, 0.05 * attempt))
+        else:
+            return
 
 
 def search_versions(condition: str) -> Iterator[ModelVersion]:

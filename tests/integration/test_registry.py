@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from sqlalchemy import event
+from sqlalchemy.orm import Session
 
 from esd_core import digest
 from esd_core.concepts import ConceptEntry, ConceptKind, Erasure, ErasureJob
@@ -16,7 +21,7 @@ from esd_core.errors import RegistryError, ServiceUnavailable
 from infra.local_stack import mlflow_server
 from infra.processes import free_port, locked, start, stop, wait_until_healthy
 from tasks import registry, tracking
-from tasks.registry import model_name
+from tasks.registry import RegisteredVersion, model_name
 from tasks.settings import Settings
 from tests.integration.conftest import Made
 
@@ -127,6 +132,44 @@ def test_a_crash_before_the_alias_is_made_good(make: Make, monkeypatch: pytest.M
             made.register()
     made.register()
     assert int(tracking.client().get_model_version_by_alias("esd-miniature-sun", "candidate").version) == 1
+
+
+@pytest.fixture
+def collision() -> Iterator[None]:
+    """The first two writes to the database have both looked before either of them writes."""
+    meeting = threading.Barrier(2)
+    met = itertools.count()
+
+    def wait(*_: object) -> None:
+        if next(met) < 2:
+            meeting.wait(timeout=30)
+
+    event.listen(Session, "before_flush", wait)
+    yield
+    event.remove(Session, "before_flush", wait)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda version: registry.mark(version, alias="approved"),
+        lambda version: registry.mark(version, {"esd.approval": "approved"}),
+        lambda version: registry.unmark(version, "candidate"),
+    ],
+    ids=["alias", "tag", "alias taken away"],
+)
+def test_two_who_write_the_same_at_once_both_succeed(
+    settings: Settings, make: Make, request: pytest.FixtureRequest, write: Callable[[RegisteredVersion], None]
+) -> None:
+    version = make().register()
+    request.getfixturevalue("collision")
+    with ThreadPoolExecutor(2) as people:
+        list(people.map(write, [version, version]))
+    entry = _client(settings).get_model_version(version.model, "1")
+    if "esd.approval" in entry.tags:
+        assert entry.tags["esd.approval"] == "approved"
+    else:
+        assert sorted(entry.aliases) in (["approved", "candidate"], [])
 
 
 @pytest.mark.usefixtures("settings")
