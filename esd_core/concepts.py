@@ -39,6 +39,7 @@ class ConceptKind(StrEnum):
 class ApprovalPolicy(StrEnum):
     MANUAL = "manual"  # a person approves
     GATES = "gates"  # approved when every gate passed
+    TWO_PERSON = "two-person"  # two people of different names approve
 
 
 def _plain_text(value: str) -> str:

@@ -6,15 +6,16 @@ Production is other values of the same fields, never other code.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from esd_core.concepts import describe_faults
+from esd_core.concepts import ApprovalPolicy, describe_faults
 from esd_core.errors import InvalidInput
 from esd_core.machine import Machine
 
@@ -28,6 +29,24 @@ def _endpoint(value: Any) -> Any:
 
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Encryption(StrEnum):
+    """How S3 encrypts what is put there; `bucket`: as the bucket's own default says."""
+
+    BUCKET = "bucket"
+    AES256 = "AES256"
+    KMS = "aws:kms"
+
+
+class LockMode(StrEnum):
+    GOVERNANCE = "GOVERNANCE"  # those with a special permission may delete earlier
+    COMPLIANCE = "COMPLIANCE"  # nobody may
+
+
+class Signing(StrEnum):
+    OPTIONAL = "optional"  # signed where a key is set; unsigned releases verify, and verifying says so
+    REQUIRED = "required"  # nothing is published, fetched or verified without a signature
 
 
 class Settings(BaseSettings):
@@ -50,6 +69,22 @@ class Settings(BaseSettings):
     )
     s3_bucket: str = Field("esd-releases", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="Release bucket.")
     s3_region: str = Field("us-east-1", min_length=1, description="Region of the bucket.")
+
+    s3_encryption: Encryption = Field(Encryption.BUCKET, description="bucket, AES256 or aws:kms.")
+    s3_kms_key: str | None = Field(None, min_length=1, description="KMS key id or ARN, for aws:kms; unset: S3's own.")
+    s3_storage_class: str | None = Field(None, pattern=r"^[A-Z_]+$", description="Such as STANDARD_IA; unset: default.")
+    s3_tags: str | None = Field(None, pattern=r"^[^=&]+=[^=&]*(&[^=&]+=[^=&]*)*$", description="Tags: team=ml&tier=1.")
+    s3_lock_days: int = Field(0, ge=0, le=36_500, description="Days that released objects cannot be deleted; 0: none.")
+    s3_lock_mode: LockMode = Field(LockMode.GOVERNANCE, description="GOVERNANCE or COMPLIANCE.")
+    s3_part_mib: int = Field(16, ge=5, le=5120, description="Files above this are sent in parts of this many MiB.")
+
+    approval_policy: ApprovalPolicy = Field(
+        ApprovalPolicy.GATES, description="What publishing demands at least: gates, manual or two-person."
+    )
+    signing: Signing = Field(Signing.OPTIONAL, description="Whether releases must be signed: optional or required.")
+    signing_key: Path | None = Field(None, description="Private EC key (PEM) that publishing signs with.")
+    signing_password: SecretStr | None = Field(None, description="Password of the signing key, if it has one.")
+    verifying_key: Path | None = Field(None, description="Public key (PEM) that fetching and verifying check with.")
 
     prefect_api_url: str | None = Field(
         None, validation_alias="PREFECT_API_URL", description="Prefect server of flow runs; unset: an embedded one."
@@ -84,6 +119,13 @@ class Settings(BaseSettings):
             raise ValueError(f"must be '{EMBEDDED}', '{AWS}', or an address such as https://s3.example.com: {url!r}")
         return url.rstrip("/") if url else url
 
+    @field_validator("s3_kms_key")
+    @classmethod
+    def _only_with_kms(cls, key: str | None, known: ValidationInfo) -> str | None:
+        if key and known.data.get("s3_encryption") is not Encryption.KMS:
+            raise ValueError(f"is used only with ESD_S3_ENCRYPTION={Encryption.KMS.value}")
+        return key
+
     @property
     def machine(self) -> Machine:
         """How erasures are done here."""
@@ -103,6 +145,11 @@ class Settings(BaseSettings):
     def cache_folder(self) -> Path:
         """What many jobs share: images and labels of the base model. May be deleted; it is made again."""
         return self.home / "cache"
+
+    @property
+    def releases_folder(self) -> Path:
+        """Releases that were fetched and verified, by the digest of their manifest. May be deleted."""
+        return self.cache_folder / "releases"
 
     @property
     def logs_folder(self) -> Path:
