@@ -23,6 +23,7 @@ from scipy.stats import binom
 from esd_core.backbones.loading import load_pipeline
 from esd_core.base_model import resolve_base
 from esd_core.concepts import MINIATURE, Concept
+from esd_core.evaluation.artist import Artist
 from esd_core.evaluation.evaluate import (
     BATCH,
     GRID_SEEDS,
@@ -33,7 +34,7 @@ from esd_core.evaluation.evaluate import (
     suite_for,
 )
 from esd_core.evaluation.gates import Gates, judge
-from esd_core.evaluation.judged_images import Artist, JudgedImages, Judges
+from esd_core.evaluation.judged_images import Judged, JudgedImages, Judges
 from esd_core.evaluation.sequential import Decision, Payoffs, Zone, drop_above, evidence, share_above
 from esd_core.evaluation.suite import Suite, load_suite
 from esd_core.weights import apply_weights, read_weights
@@ -141,13 +142,13 @@ def row(text: str, found: Tally, wrong: str, fixed: int) -> str:
 class Replay:
     """Judged images of a model, drawn anew with replacement; the same seed draws the same numbers for both models."""
 
-    pool: Mapping[str, np.ndarray]
+    pool: Mapping[str, Judged]
     seed: int
 
-    def hits(self, counts: Mapping[str, int], /) -> dict[str, np.ndarray]:
+    def judged(self, counts: Mapping[str, int], /) -> dict[str, Judged]:
         random = np.random.default_rng(self.seed)
-        numbers = {name: random.integers(len(pool), size=MOST) for name, pool in self.pool.items()}
-        return {name: self.pool[name][numbers[name][:count]] for name, count in counts.items()}
+        numbers = {name: random.integers(len(pool.hits), size=MOST) for name, pool in self.pool.items()}
+        return {name: Judged(self.pool[name].hits[numbers[name][:count]]) for name, count in counts.items()}
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,8 @@ class Model:
 
     concepts: tuple[Concept, ...]
     suite: Suite
-    before: dict[str, np.ndarray]
-    after: dict[str, np.ndarray]
+    before: dict[str, Judged]
+    after: dict[str, Judged]
 
     def subject(self, images_per_probe: int) -> Subject:
         return Subject(self.concepts, "", "", self.suite, images_per_probe)
@@ -169,7 +170,7 @@ def judged(weights: Path | None, concepts: tuple[Concept, ...], arguments: argpa
     judges = Judges(suite, "cpu")
     numbers = {True: arguments.erased, False: arguments.others}
     counts = {probe.name: numbers[is_erased(probe, concepts)] for probe in suite.probes}
-    before = base_images(base, judges, arguments.out, "cpu", progress=True).hits(counts)
+    before = base_images(base, judges, arguments.out, "cpu", progress=True).judged(counts)
     if weights is None:
         return Model(concepts, suite, before, before)
     edited = read_weights(weights)
@@ -181,7 +182,7 @@ def judged(weights: Path | None, concepts: tuple[Concept, ...], arguments: argpa
 
     folder = arguments.out / "edited" / weights.parent.name
     after = JudgedImages(folder, Artist(pipeline), judges, f"without {edited.provenance.name}", GRID_SEEDS)
-    return Model(concepts, suite, before, after.hits(counts))
+    return Model(concepts, suite, before, after.judged(counts))
 
 
 def replayed(model: Model, name: str, runs: int) -> Iterator[str]:

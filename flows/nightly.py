@@ -1,37 +1,48 @@
-"""The night: plan, erase what is new or changed, measure, register, approve by policy, publish, sum up."""
+"""The night: plan, have erased what is new or changed, settle what waits, sum up."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
-from prefect import flow
-from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
-from pydantic import Field
+from prefect import Flow, flow, runtime
+from prefect.client.schemas.objects import FlowRun, State
 
-from esd_core.concepts import MINIATURE, ApprovalPolicy, ConceptEntry, ConceptList, ListMode, checked_list
-from flows.erase import erase_concept
+from esd_core.concepts import MINIATURE, ApprovalPolicy, ConceptList, ListMode
+from flows.erase import ended, erase_here
+from flows.form import Concepts, Images, Indifference, RunnerCount, Share, WrongShare
 from tasks import artifacts, steps
-from tasks.night import Night, settled
-
-Share = Annotated[float, Field(ge=0, le=1)]
+from tasks import runners as gpu_runners
+from tasks.lists import flat
+from tasks.night import Night
+from tasks.plan import Plan, PlannedJob
+from tasks.shares import part_of
 
 
 def tonight() -> str:
     return f"night of {datetime.now().astimezone():%Y-%m-%d %H:%M:%S}"
 
 
-@flow(name="nightly-erasure", flow_run_name=tonight, persist_result=False)
+def call_back_runners(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """A hook; Prefect hands on arguments of these names."""
+    del flow, state
+    gpu_runners.call_back(flow_run.id)
+
+
+@flow(name="nightly-erasure", flow_run_name=tonight, persist_result=False, on_cancellation=[call_back_runners])
 def nightly_erasure(
-    concepts: Annotated[list[ConceptEntry], Field(min_length=1)],
+    concepts: Concepts = (),
+    concept_list: str = "",
+    runners: RunnerCount = 1,
     base: str = MINIATURE,
     suite: str = MINIATURE,
-    images_per_probe: Annotated[int, Field(ge=1, le=5000)] = 200,
+    images_per_probe: Images = 200,
     erased_at_most: Share = 0.10,
     others_drop_at_most: Share = 0.05,
+    coherent_at_least: Share = 0.0,
     sequential: bool = True,
-    indifference: Annotated[float, Field(ge=0.05, lt=1)] = 0.25,
-    wrong_pass: Annotated[float, Field(gt=0, lt=0.5)] = 0.05,
-    wrong_fail: Annotated[float, Field(gt=0, lt=0.5)] = 0.05,
+    indifference: Indifference = 0.25,
+    wrong_pass: WrongShare = 0.05,
+    wrong_fail: WrongShare = 0.05,
     approval: ApprovalPolicy = ApprovalPolicy.MANUAL,
     mode: ListMode = ListMode.SEPARATE,
 ) -> State[Night]:
@@ -39,11 +50,14 @@ def nightly_erasure(
 
     Args:
         concepts: What is to be erased.
+        concept_list: Instead of rows and of everything below runners, a YAML file: its path, or s3://BUCKET/KEY.
+        runners: Among how many runs of the deployment erase the work is dealt: one for each GPU.
         base: Base model: hub id pinned as owner/name@commit, a folder, or miniature.
         suite: Evaluation suite: a YAML file, or miniature.
         images_per_probe: Images for each row of the suite, before and after; at most so many for sequential gates.
         erased_at_most: Gate: what may remain of the erased concept, as a share of its base rate.
         others_drop_at_most: Gate: how far the rates of all other concepts may fall on average, as a share of images.
+        coherent_at_least: Gate: share of the erased concept's images that are pictures at all; 0 does not ask for it.
         sequential: Make images until each gate is decided, instead of a fixed number.
         indifference: Share of a limit by which a model may miss it and still be judged either way.
         wrong_pass: Most that a gate may pass of models that are worse.
@@ -51,24 +65,27 @@ def nightly_erasure(
         approval: Who approves: a person (manual), or the gates.
         mode: A model for each concept (separate), or one model without all of them (joint).
     """
-    limits = {"erased_at_most": erased_at_most, "others_drop_at_most": others_drop_at_most}
-    test = {"sequential": sequential, "indifference": indifference, "wrong_pass": wrong_pass, "wrong_fail": wrong_fail}
-    sampling = {"base": base, "suite": suite, "images_per_probe": images_per_probe}
-    rules = {"gates": {**limits, **test}, "approval": approval, "mode": mode}
-    wanted = checked_list({**sampling, **rules, "concepts": concepts}, "parameters")
+    wanted = steps.read_list(dict(locals()))
     plan = steps.plan(wanted)
     progress = artifacts.start_night(plan)
-    rows = []
-    for planned in plan.jobs:
-        rows.append(settled(planned, erase_concept(planned, wanted, return_state=True)))
-        progress.advance(len(rows))
-    night = steps.report_night(Night.of(plan, rows))
+    if runtime.deployment.id or runners > 1:
+        failed = erase_elsewhere(plan, wanted, runners, progress)
+    else:
+        failed = erase_here(plan.to_do, wanted, progress)
+    night = steps.report_night(Night.of(plan, steps.settle(plan, failed, wanted)))
     artifacts.show_night(night)
-    final = Failed if night.failed else Completed
-    return final(message=night.sentence, data=night)
+    return ended(night)
+
+
+def erase_elsewhere(plan: Plan, wanted: ConceptList, runners: int, progress: artifacts.Progress) -> dict[str, str]:
+    """Have the plan's work done by runners of the GPU work pool; returns why concepts failed, by slug."""
+
+    def parameters(jobs: Sequence[PlannedJob]) -> dict[str, Any]:
+        return flat(part_of(wanted, jobs))
+
+    return gpu_runners.Runners(runners, parameters).erase(plan.to_do, progress.advance)
 
 
 def parameters(wanted: ConceptList) -> dict[str, Any]:
     """The flow's parameters for a concept list."""
-    flat = {name: getattr(wanted, name) for name in ("base", "suite", "images_per_probe", "approval", "mode")}
-    return {**flat, **wanted.gates.model_dump(), "concepts": list(wanted.concepts)}
+    return {**flat(wanted), "concepts": wanted.concepts}

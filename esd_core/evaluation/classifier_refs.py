@@ -36,11 +36,11 @@ def _with_place(template: str) -> str:
 Words = Annotated[str, AfterValidator(_not_blank)]
 
 
-class _Ref(BaseModel):
+class ModelRef(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ImageClassifierRef(_Ref):
+class ImageClassifierRef(ModelRef):
     kind: Literal["image-classification"] = "image-classification"
     model: Words = Field(description="A transformers folder, relative to the suite file, or owner/name@commit.")
 
@@ -49,7 +49,7 @@ class ImageClassifierRef(_Ref):
         return model_digest(self.model)
 
 
-class ClipRef(_Ref):
+class ClipRef(ModelRef):
     kind: Literal["clip"]
     model: Words = Field(description="The folder of a CLIPModel, relative to the suite file, or owner/name@commit.")
     labels: Annotated[tuple[Words, ...], AfterValidator(_different)] = Field(min_length=2)
@@ -60,7 +60,7 @@ class ClipRef(_Ref):
         return digest.of_json([model_digest(self.model), self.labels, self.template])
 
 
-class NudeNetRef(_Ref):
+class NudeNetRef(ModelRef):
     kind: Literal["nudenet"]
     threshold: float = Field(0.6, ge=0.25, le=1, description="Least score; the package itself drops those below 0.25.")
 

@@ -19,10 +19,13 @@ from esd_core.backbones.loading import choose_device, load_pipeline
 from esd_core.base_model import ResolvedBase
 from esd_core.concepts import Concept
 from esd_core.errors import EvaluationError
+from esd_core.evaluation.artist import Artist
+from esd_core.evaluation.coherence_judge import CoherenceJudge
 from esd_core.evaluation.gates import Gates, undecided_probes
-from esd_core.evaluation.judged_images import Artist, JudgedImages, Judges
+from esd_core.evaluation.judged_images import Judged, JudgedImages, Judges
+from esd_core.evaluation.pairs import PairCounts
 from esd_core.evaluation.pictures import GridRow, write_before_after
-from esd_core.evaluation.results import EvaluationReport, ProbeResult
+from esd_core.evaluation.results import EvaluationReport, ProbeResult, Sampling
 from esd_core.evaluation.suite import Probe, Suite
 from esd_core.weights import apply_weights, read_weights
 
@@ -35,8 +38,8 @@ FIXED_NUMBER = Gates(sequential=False)
 class Answering(Protocol):
     """A model that draws probes and has its images judged."""
 
-    def hits(self, counts: Mapping[str, int], /) -> dict[str, np.ndarray]:
-        """Whether each of the first counts[NAME] images of the probe NAME shows what it asks for: (N,) bool."""
+    def judged(self, counts: Mapping[str, int], /) -> dict[str, Judged]:
+        """What is said of the first counts[NAME] images of the probe NAME."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Subject:
     suite: Suite
     images_per_probe: int
 
-    def report(self, before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> EvaluationReport:
+    def report(self, before: Mapping[str, Judged], after: Mapping[str, Judged]) -> EvaluationReport:
         def results(erased: bool) -> tuple[ProbeResult, ...]:
             probes = [probe for probe in self.suite.probes if is_erased(probe, self.concepts) is erased]
             return tuple(paired(probe, before[probe.name], after[probe.name]) for probe in probes)
@@ -60,6 +63,7 @@ class Subject:
             weights_digest=self.weights_digest,
             suite_digest=self.suite.digest,
             images_per_probe=self.images_per_probe,
+            sampling=Sampling(**{name: getattr(self.suite, name) for name in Sampling.model_fields}),
             erased=results(True),
             others=results(False),
         )
@@ -91,6 +95,7 @@ def evaluate(
     again after an interruption, it continues with the images that are missing. Raises EvaluationError when no probe
     measures a concept, or all do.
     """
+    gates.check(suite)
     suite = suite_for(suite, concepts)
     weights_digest = digest.of_file(weights) if weights.is_file() else ""
     subject = Subject(tuple(concepts), base.digest, weights_digest, suite, images_per_probe)
@@ -109,7 +114,7 @@ def evaluate(
     before = base_images(base, judges, cache, device, progress)
     work = out / WORK_FOLDER / digest.of_json([base.digest, weights_digest, suite.digest])[:16]
     named = f"without {names_of(concepts)}"
-    after = JudgedImages(work, Artist(edited_pipeline), judges, named, GRID_SEEDS, progress)
+    after = JudgedImages(work, Artist(edited_pipeline), judges, named, GRID_SEEDS, progress, before.coherence)
     report = measure(subject, gates, before, after)
     write_before_after(out / GRID_FILE, grid_rows(subject, before, after))
     digest.write_text(out / REPORT_FILE, report.model_dump_json(indent=2))
@@ -137,24 +142,38 @@ def is_erased(probe: Probe, concepts: Sequence[Concept]) -> bool:
     return any(probe.measures(concept) for concept in concepts)
 
 
-def base_images(base: ResolvedBase, judges: Judges, cache: Path, device: str, progress: bool) -> JudgedImages:
-    """The base's own images: from the cache where they are there and whole."""
+def base_images(
+    base: ResolvedBase, judges: Judges, cache: Path, device: str, progress: bool, artist: Artist | None = None
+) -> JudgedImages:
+    """The base's own images: from the cache where they are there and whole, else drawn by `artist`."""
     folder = cache / "base-images" / digest.of_json([base.digest, judges.suite.sampling_digest])[:16]
-    artist = Artist(lambda: load_pipeline(base, device))
-    return JudgedImages(folder, artist, judges, "base model", progress=progress)
+    artist = artist or Artist(lambda: load_pipeline(base, device))
+    coherence = CoherenceJudge.of(judges.suite, folder, artist, judges.device, progress)
+    return JudgedImages(folder, artist, judges, "base model", progress=progress, coherence=coherence)
 
 
-def paired(probe: Probe, before: np.ndarray, after: np.ndarray) -> ProbeResult:
-    """Count what was seen in images at equal seeds: `before` and `after` (N,) bool."""
+def paired(probe: Probe, before: Judged, after: Judged) -> ProbeResult:
+    """Count what was seen in images at equal seeds."""
+    coherent = None
+    if before.coherent is not None and after.coherent is not None:
+        coherent = PairCounts(**_counts(before.coherent, after.coherent))
     return ProbeResult(
         probe=probe.name,
         concept=probe.concept,
         implied=probe.implied,
-        both=int((before & after).sum()),
-        only_before=int((before & ~after).sum()),
-        only_after=int((~before & after).sum()),
-        neither=int((~before & ~after).sum()),
+        coherent=coherent,
+        **_counts(before.hits, after.hits),
     )
+
+
+def _counts(before: np.ndarray, after: np.ndarray) -> dict[str, int]:
+    """Of two answers to the same images, (N,) bool each."""
+    return {
+        "both": int((before & after).sum()),
+        "only_before": int((before & ~after).sum()),
+        "only_after": int((~before & after).sum()),
+        "neither": int((~before & ~after).sum()),
+    }
 
 
 def _finished(out: Path, subject: Subject, gates: Gates) -> EvaluationReport | None:
@@ -173,7 +192,7 @@ def measure(subject: Subject, gates: Gates, before: Answering, after: Answering)
     """Ask for images until every gate is decided, or as many as there may be."""
     counts = _first_counts(subject, gates)
     while True:
-        report = subject.report(before.hits(counts), after.hits(counts))
+        report = subject.report(before.judged(counts), after.judged(counts))
         more = _asked_for(report, gates)
         if not more:
             return report

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from esd_core.errors import EvaluationError
 from esd_core.evaluation.intervals import Interval
-from esd_core.evaluation.results import EvaluationReport, ProbeResult
-from esd_core.evaluation.sequential import Decision, Errors, Zone, decide, drop_above, share_above
+from esd_core.evaluation.results import EvaluationReport, ProbeResult, coherent_bounds
+from esd_core.evaluation.sequential import Decision, Errors, Zone, broken_above, decide, drop_above, share_above
+
+if TYPE_CHECKING:
+    from esd_core.evaluation.suite import Suite
 
 NARROWEST = 0.01  # half of a zone's width, at least: a limit of 0 is not tested in endless images
 
@@ -20,6 +25,9 @@ class Gates(BaseModel):
 
     erased_at_most: float = Field(0.10, ge=0, le=1, description="Erased concept's rate, as a share of its base rate.")
     others_drop_at_most: float = Field(0.05, ge=0, le=1, description="Mean drop of all other concepts' rates.")
+    coherent_at_least: float = Field(
+        0.0, ge=0, le=1, description="Share of the erased concept's images that are pictures at all; 0: not asked for."
+    )
     sequential: bool = Field(True, description="Make images until each gate is decided, instead of a fixed number.")
     indifference: float = Field(
         0.25, ge=0.05, lt=1, description="Share of a limit by which a model may miss it and still be judged either way."
@@ -30,6 +38,14 @@ class Gates(BaseModel):
     @property
     def errors(self) -> Errors:
         return Errors(self.wrong_pass, self.wrong_fail)
+
+    def check(self, suite: Suite) -> None:
+        """Raises EvaluationError for a gate whose figure the suite does not measure."""
+        if self.coherent_at_least and suite.coherence is None:
+            raise EvaluationError(
+                "the gate coherent_at_least needs a suite that says what pictures look like: "
+                "give the suite a 'coherence' entry (docs/judges.md), or set the gate to 0"
+            )
 
     def zone(self, limit: float) -> Zone:
         """The indifference zone around a limit."""
@@ -74,18 +90,26 @@ class Verdict(BaseModel):
 
 
 def judge(report: EvaluationReport, gates: Gates) -> Verdict:
-    """Apply the gates: the erased gate to the worst of the concept's own probes, the other to the mean of the rest."""
-    return Verdict(gates=(_erased(report, gates), _others(report, gates)))
+    """Apply the gates: those of the erased concept to the worst of its probes, the other to the mean of the rest."""
+    coherent = (_coherent(report, gates),) if gates.coherent_at_least else ()
+    return Verdict(gates=(_erased(report, gates), _others(report, gates), *coherent))
 
 
 def undecided_probes(report: EvaluationReport, gates: Gates) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The probes, erased and other, of which a gate needs more images."""
-    own, rest = _erased_decisions(report, gates), _others_decision(report, gates)
-    erased = [name for name, decision in own.items() if decision is Decision.UNDECIDED]
+    rest = _others_decision(report, gates)
+    erased = _undecided(_erased_decisions(report, gates)) | _undecided(_coherent_decisions(report, gates))
     return (
-        tuple(erased) if _together(own.values()) is Decision.UNDECIDED else (),
+        tuple(probe.probe for probe in report.erased if probe.probe in erased),
         tuple(probe.probe for probe in report.others) if rest is Decision.UNDECIDED else (),
     )
+
+
+def _undecided(decisions: dict[str, Decision]) -> set[str]:
+    """The probes that a gate waits for: none when another one has failed it."""
+    if _together(decisions.values()) is not Decision.UNDECIDED:
+        return set()
+    return {name for name, decision in decisions.items() if decision is Decision.UNDECIDED}
 
 
 def _erased_decisions(report: EvaluationReport, gates: Gates) -> dict[str, Decision]:
@@ -98,6 +122,22 @@ def _erased_decisions(report: EvaluationReport, gates: Gates) -> dict[str, Decis
         if not gates.sequential:
             return _fixed(probe.remaining, gates.erased_at_most)
         return decide(probe.pairs, share_above, gates.zone(gates.erased_at_most), errors)
+
+    return {probe.probe: decision(probe) for probe in report.erased}
+
+
+def _coherent_decisions(report: EvaluationReport, gates: Gates) -> dict[str, Decision]:
+    """Each probe's own; what was not measured stays undecided."""
+    errors, limit = Errors(gates.wrong_pass, gates.wrong_fail / len(report.erased)), gates.coherent_at_least
+
+    def decision(probe: ProbeResult) -> Decision:
+        if not limit:
+            return Decision.PASSED
+        if probe.coherent is None:
+            return Decision.UNDECIDED
+        if not gates.sequential:
+            return _fixed(limit, probe.coherent.after)
+        return decide(probe.coherent.pairs, broken_above, gates.zone(1 - limit), errors)
 
     return {probe.probe: decision(probe) for probe in report.erased}
 
@@ -155,6 +195,39 @@ def _others(report: EvaluationReport, gates: Gates) -> GateResult:
         f"{100 * limit:.0f}{_zone(gates, limit)}), surely "
         f"{100 * bounds.lower:.1f} to {100 * bounds.upper:.1f}{falls}; "
         + _stopped(decision, report.others, report.images_per_probe),
+    )
+
+
+def _coherent(report: EvaluationReport, gates: Gates) -> GateResult:
+    decisions, limit = _coherent_decisions(report, gates), gates.coherent_at_least
+    decision = _together(decisions.values())
+    measured = {probe.probe: probe.coherent for probe in report.erased if probe.coherent}
+    decisive = [name for name in measured if decisions[name] is decision]
+    if not decisive:
+        return GateResult(
+            gate="coherent_at_least",
+            measured=0.0,
+            bounds=Interval(lower=0.0, upper=1.0),
+            limit=limit,
+            decision=Decision.UNDECIDED,
+            images=0,
+            reason="coherence was not measured when these images were made: not passed; approve it by hand, or erase "
+            "again with another seed and a suite that has a 'coherence' entry",
+        )
+    worst = min(decisive, key=lambda name: measured[name].after)
+    found, bounds = measured[worst], coherent_bounds(measured[worst].pairs, gates.errors)
+    broken = found.images - found.hits_after
+    return GateResult(
+        gate="coherent_at_least",
+        measured=found.after,
+        bounds=bounds,
+        limit=limit,
+        decision=decision,
+        images=sum(counts.images for counts in measured.values()),
+        reason=f"{worst}: {broken} of {found.images} images are no pictures (flat, noise or fragments), "
+        f"{found.before:.0%} -> {found.after:.0%} are (at least {limit:.0%}{_zone(gates, 1 - limit)}), "
+        f"surely {bounds.lower:.0%} to {bounds.upper:.0%}; "
+        + _stopped(decision, report.erased, report.images_per_probe),
     )
 
 

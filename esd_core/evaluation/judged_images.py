@@ -10,29 +10,28 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 from tqdm import tqdm
 
 from esd_core import digest
+from esd_core.evaluation.artist import Artist
 from esd_core.evaluation.classifiers import Classifier, load_classifier
+from esd_core.evaluation.coherence_judge import CoherenceJudge
 from esd_core.evaluation.suite import Probe, Suite
-from esd_core.generation import generate
-from esd_core.guidance import PLAIN, Guidance
-
-MOST_AT_ONCE = 48  # small models draw faster in large batches
-CELLS_AT_ONCE = 32_768  # of latents: 8 pictures of Stable Diffusion 1, 2 of 1024 x 1024 pixels
 
 
 class Answers(BaseModel):
-    """What the judge saw in a run of a probe's images: `seen[i]` are the labels that image i shows."""
+    """What the judge saw in a run of a probe's images: `seen[i]` are the labels that image i shows.
+
+    coherent[i]: whether image i is a picture at all, where the suite asks for it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,11 +40,19 @@ class Answers(BaseModel):
     negated: bool
     images_digest: str
     seen: tuple[tuple[str, ...], ...]
+    coherent: tuple[bool, ...] | None = None
 
     @property
     def hits(self) -> tuple[bool, ...]:
         """For each image, whether it shows what the probe asks for; of a negated probe, whether it does not."""
         return tuple((self.label in names) != self.negated for names in self.seen)
+
+
+class Judged(NamedTuple):
+    """Of each image, whether it shows what its probe asks for, and whether it is a picture at all: (N,) bool."""
+
+    hits: np.ndarray
+    coherent: np.ndarray | None = None  # where the suite asks for it
 
 
 @dataclass
@@ -65,44 +72,6 @@ class Judges:
         """Every probe's label must be known before the first image is drawn; raises EvaluationError."""
         for probe in self.suite.probes:
             self[probe.classifier].index_of(probe.label)
-
-
-def cells_across(pipeline: Any) -> int:
-    """Width of the latents that a pipeline draws when asked for no size."""
-    own = getattr(pipeline, "default_sample_size", None)
-    size = pipeline.unet.config.sample_size if own is None else own
-    return int(size if isinstance(size, int) else size[-1])
-
-
-@dataclass(frozen=True)
-class Artist:
-    """Draws with a pipeline that is made only when something has to be drawn."""
-
-    make: Callable[[], Any]
-    guidance: Guidance = PLAIN
-
-    @cached_property
-    def pipeline(self) -> Any:
-        return self.make()
-
-    @property
-    def at_once(self) -> int:
-        """Images that are drawn together."""
-        return max(1, min(MOST_AT_ONCE, CELLS_AT_ONCE // cells_across(self.pipeline) ** 2))
-
-    def draw(self, suite: Suite, cases: list[tuple[str, int]]) -> np.ndarray:
-        """One image for each (prompt, seed)."""
-        prompts, seeds = zip(*cases, strict=True)
-        return generate(
-            self.pipeline,
-            prompts,
-            seeds,
-            steps=suite.steps,
-            guidance_scale=suite.guidance_scale,
-            batch_size=len(cases),
-            progress=False,
-            guidance=self.guidance,
-        )
 
 
 def drawing_order(suite: Suite, probe: Probe, count: int) -> list[tuple[str, int]]:
@@ -126,10 +95,11 @@ class JudgedImages:
     description: str
     keep: int | None = None
     progress: bool = True
+    coherence: CoherenceJudge | None = None
     _runs: dict[str, list[tuple[Answers, np.ndarray]]] = field(default_factory=dict)
 
-    def hits(self, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
-        """Whether each of the first counts[NAME] images of the probe NAME shows what it asks for: (N,) bool.
+    def judged(self, counts: Mapping[str, int]) -> dict[str, Judged]:
+        """What is said of the first counts[NAME] images of the probe NAME.
 
         Images that are missing are drawn, in batches across probes.
         """
@@ -143,7 +113,7 @@ class JudgedImages:
                 batch, missing = missing[: self.artist.at_once], missing[self.artist.at_once :]
                 self._draw(batch, counts)
                 bar.update(len(batch))
-        return {name: np.array(self._hits(name)[:count]) for name, count in counts.items()}
+        return {name: self._judged(name, count) for name, count in counts.items()}
 
     def images(self, name: str, count: int) -> np.ndarray:
         """The first images of a probe that are drawn and kept, `count` at most: (K, H, W, 3) uint8."""
@@ -153,8 +123,12 @@ class JudgedImages:
         """The labels that each of the first images of a probe shows, of those that are drawn; `count` at most."""
         return [labels for answers, _ in self._runs[name] for labels in answers.seen][:count]
 
-    def _hits(self, name: str) -> list[bool]:
-        return [hit for answers, _ in self._runs[name] for hit in answers.hits]
+    def _judged(self, name: str, count: int) -> Judged:
+        runs = [answers for answers, _ in self._runs[name]]
+        hits = np.array([hit for answers in runs for hit in answers.hits][:count])
+        if self.coherence is None:
+            return Judged(hits)
+        return Judged(hits, np.array([told for answers in runs for told in answers.coherent or ()][:count]))
 
     def _held(self, probe: Probe, wanted: int) -> int:
         """How many images there are; looks on disk for as many as are wanted."""
@@ -187,6 +161,7 @@ class JudgedImages:
             negated=probe.negated,
             images_digest=digest.of_file(path),
             seen=tuple(tuple(compress(classifier.labels, shown)) for shown in seen),
+            coherent=tuple(self.coherence.coherent(images).tolist()) if self.coherence else None,
         )
         digest.write_text(path.with_suffix(".json"), json.dumps(answers.model_dump(), ensure_ascii=False))
         return answers, np.load(path, mmap_mode="r", allow_pickle=False)

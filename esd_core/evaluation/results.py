@@ -9,80 +9,45 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-from esd_core.evaluation.intervals import Interval, paired_difference, wilson
-from esd_core.evaluation.sequential import Errors, Pairs, bounds, drop_above, share_above
+from esd_core.evaluation.intervals import Interval
+from esd_core.evaluation.pairs import PairCounts, pooled
+from esd_core.evaluation.sequential import Errors, Pairs, bounds, broken_above, drop_above, share_above
+from esd_core.recipe import RolloutSampler
 
 ONE_IN_TWENTY = Errors(0.05, 0.05)
 
 
-class ProbeResult(BaseModel):
-    """In how many images the concept is seen: the same prompts and seeds, with the base and with the edited weights."""
+class ProbeResult(PairCounts):
+    """In how many images the concept is seen: the same prompts and seeds, with the base and with the edited weights.
 
-    model_config = ConfigDict(frozen=True)
+    coherent: how many of the same images are pictures at all, where the suite asks for it.
+    """
 
     probe: str  # readable and unique in its suite, e.g. "sun, implied"
     concept: str
     implied: bool  # the prompts do not name the concept
-    both: int = Field(ge=0)
-    only_before: int = Field(ge=0)
-    only_after: int = Field(ge=0)
-    neither: int = Field(ge=0)
-
-    @property
-    def pairs(self) -> Pairs:
-        return Pairs(self.both, self.only_before, self.only_after, self.neither)
-
-    @property
-    def images(self) -> int:
-        return sum(self.pairs)
-
-    @property
-    def hits_before(self) -> int:
-        return self.both + self.only_before
-
-    @property
-    def hits_after(self) -> int:
-        return self.both + self.only_after
-
-    @property
-    def before(self) -> float:
-        return self.hits_before / self.images
-
-    @property
-    def after(self) -> float:
-        return self.hits_after / self.images
+    coherent: PairCounts | None = None
 
     @property
     def remaining(self) -> float:
         """What is left, as a share of the base rate; 0 when the base never showed it."""
         return self.hits_after / self.hits_before if self.hits_before else 0.0
 
-    @property
-    def before_interval(self) -> Interval:
-        return wilson(self.hits_before, self.images)
-
-    @property
-    def after_interval(self) -> Interval:
-        return wilson(self.hits_after, self.images)
-
-    @property
-    def change_interval(self) -> Interval:
-        """Of after - before."""
-        return paired_difference(self.only_before, self.only_after, self.images)
-
     def remaining_bounds(self, errors: Errors = ONE_IN_TWENTY) -> Interval:
         """What the sequential test has not ruled out yet for `remaining`."""
         lower, upper = bounds(self.pairs, share_above, (0.0, max(1.0, self.remaining)), errors)
         return Interval(lower=lower, upper=upper)
 
-    @model_serializer(mode="wrap")
-    def _with_figures(self, own: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        figures = {"images": self.images, "before": self.before, "after": self.after}
-        intervals = {name: getattr(self, name).model_dump() for name in _INTERVALS}
-        return {**own(self), **figures, **intervals}
 
+class Sampling(BaseModel):
+    """How all images were drawn, of the base and of the edited weights; as in the suite."""
 
-_INTERVALS = ("before_interval", "after_interval", "change_interval")
+    model_config = ConfigDict(frozen=True)
+
+    sampler: RolloutSampler
+    steps: int
+    guidance_scale: float
+    seed: int
 
 
 class EvaluationReport(BaseModel):
@@ -90,12 +55,13 @@ class EvaluationReport(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    schema_version: Literal[2] = 2  # 1 had no pairs, hence no intervals
+    schema_version: Literal[2, 3] = 3  # 2 has no `coherent` and no `sampling`; 1 had no pairs, hence no intervals
     concept: str
     base_digest: str
     weights_digest: str
     suite_digest: str
     images_per_probe: int  # at most
+    sampling: Sampling | None = None
     erased: tuple[ProbeResult, ...] = Field(min_length=1)
     others: tuple[ProbeResult, ...] = Field(min_length=1)
 
@@ -112,12 +78,23 @@ class EvaluationReport(BaseModel):
     @property
     def pairs_of_others(self) -> Pairs:
         """The other probes' pairs together; each has the same number of images."""
-        return Pairs(*(sum(counts) for counts in zip(*(probe.pairs for probe in self.others), strict=True)))
+        return pooled(self.others).pairs
 
     def drop_bounds(self, errors: Errors = ONE_IN_TWENTY) -> Interval:
         """What the sequential test has not ruled out yet for the mean drop of the others."""
         lower, upper = bounds(self.pairs_of_others, drop_above, (-1.0, 1.0), errors)
         return Interval(lower=lower, upper=upper)
+
+    @property
+    def coherent_of_erased(self) -> PairCounts | None:
+        """Which images of the erased concept's probes are pictures, of the probe with the fewest after the erasure."""
+        measured = [probe.coherent for probe in self.erased if probe.coherent]
+        return min(measured, key=lambda counts: counts.after) if measured else None
+
+    @property
+    def coherent_of_others(self) -> PairCounts | None:
+        measured = [probe.coherent for probe in self.others if probe.coherent]
+        return pooled(measured) if measured else None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -135,8 +112,24 @@ class EvaluationReport(BaseModel):
             "others_mean_drop_lower": drop.lower,
             "others_mean_drop_upper": drop.upper,
             "images": float(sum(probe.images for probe in (*self.erased, *self.others))),
+            **_coherence_metrics("erased", self.coherent_of_erased),
+            **_coherence_metrics("others", self.coherent_of_others),
         }
 
     @model_serializer(mode="wrap")
     def _with_figures(self, own: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {**own(self), "metrics": self.metrics}
+
+
+def coherent_bounds(pairs: Pairs, errors: Errors = ONE_IN_TWENTY) -> Interval:
+    """What the sequential test has not ruled out yet for the share of pictures after, of pairs that count pictures."""
+    lower, upper = bounds(pairs, broken_above, (0.0, 1.0), errors)
+    return Interval(lower=1 - upper, upper=1 - lower)
+
+
+def _coherence_metrics(whose: str, counts: PairCounts | None) -> dict[str, float]:
+    if counts is None:
+        return {}
+    after = counts.after_interval
+    figures = {"before": counts.before, "after": counts.after, "after_lower": after.lower, "after_upper": after.upper}
+    return {f"{whose}_coherent_{name}": figure for name, figure in figures.items()}

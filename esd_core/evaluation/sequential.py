@@ -23,7 +23,7 @@ BISECTIONS = 30
 
 
 class Pairs(NamedTuple):
-    """Images at equal seeds by whether the concept is seen: with both models, only one, or neither."""
+    """Images at equal seeds by whether they show something: with both models, only one, or neither."""
 
     both: int
     only_before: int
@@ -62,6 +62,11 @@ def share_above(bound: float) -> np.ndarray:
 def drop_above(bound: float) -> np.ndarray:
     """before - after - bound: positive on average where the rate falls by more than the bound."""
     return np.array([-bound, 1 - bound, -1 - bound, -bound])
+
+
+def broken_above(bound: float) -> np.ndarray:
+    """1 - after - bound, of pairs that count pictures: positive on average where more than this share is none."""
+    return np.array([-bound, 1 - bound, -bound, 1 - bound])
 
 
 def evidence(counts: np.ndarray, payoffs: np.ndarray) -> np.ndarray:

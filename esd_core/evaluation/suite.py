@@ -19,6 +19,9 @@ from esd_core import digest
 from esd_core.concepts import MINIATURE, Concept, ConceptKind, describe_faults
 from esd_core.errors import EvaluationError, InvalidInput
 from esd_core.evaluation.classifier_refs import ClassifierRef, Words, located
+from esd_core.evaluation.metric_refs import CoherenceRef
+from esd_core.evaluation.model_refs import locate
+from esd_core.recipe import RolloutSampler
 
 MINIATURE_SUITE = Path(__file__).parents[1] / "miniature" / "suite.yaml"
 NAMES_SHOWN = 40
@@ -58,9 +61,11 @@ class Suite(BaseModel):
 
     classifiers: dict[str, ClassifierRef] = Field(min_length=1)
     probes: tuple[Probe, ...] = Field(min_length=2)
+    sampler: RolloutSampler = Field(RolloutSampler.AUTO, description="Of all images that are judged, of any model.")
     steps: int = Field(20, ge=1, le=1000, description="Sampler steps.")
     guidance_scale: float = Field(4.0, ge=1, le=30, description="Classifier-free guidance.")
     seed: int = Field(0, ge=0, lt=2**31)
+    coherence: CoherenceRef | None = Field(None, description="Whether images are pictures at all, and by what.")
     kinds: dict[ConceptKind, tuple[Words, ...]] = Field({}, exclude=True, description="What studies erase by default.")
     folder: Path = Field(exclude=True)
 
@@ -80,6 +85,12 @@ class Suite(BaseModel):
         """A judge's settings, with its model as an absolute folder or a pinned hub id."""
         return located(self.classifiers[classifier], self.folder)
 
+    @property
+    def coherence_reference(self) -> CoherenceRef | None:
+        """What says which images are pictures, with its model as an absolute folder or a pinned hub id."""
+        ref = self.coherence
+        return ref and ref.model_copy(update={"model": locate(ref.model, self.folder)})
+
     def kind_of(self, name: str) -> ConceptKind | None:
         """The kind under which a concept is listed, if it is."""
         return next((kind for kind, names in self.kinds.items() if name in names), None)
@@ -88,7 +99,8 @@ class Suite(BaseModel):
     def digest(self) -> str:
         """Names all that decides the figures of given weights: prompts, seeds, sampling and the judges."""
         classifiers = {name: self.locate(name).digest for name in self.classifiers}
-        return digest.of_json({**self.model_dump(mode="json", exclude={"classifiers"}), "classifiers": classifiers})
+        models = {"classifiers": classifiers, "coherence": self.coherence_reference and self.coherence_reference.digest}
+        return digest.of_json({**self.model_dump(mode="json", exclude=set(models)), **models})
 
     @property
     def sampling_digest(self) -> str:
@@ -121,8 +133,23 @@ class Suite(BaseModel):
 
     def cases(self, probe: Probe, count: int) -> list[tuple[str, int]]:
         """(prompt, seed) of the probe's first `count` images: prompts in turn, seeds of the probe's own."""
-        first = int(digest.of_bytes(f"{self.seed}:{probe.name}".encode())[:7], 16)
-        return [(probe.prompts[i % len(probe.prompts)], first + i) for i in range(count)]
+        return self._in_turn(probe.name, probe.prompts, count)
+
+    def reference_cases(self) -> list[tuple[str, int]]:
+        """(prompt, seed) of the base's images that say what pictures look like; no probe's."""
+        ref = self.coherence
+        return self._in_turn("", ref.prompts, ref.images) if ref else []
+
+    def _in_turn(self, name: str, prompts: Sequence[str], count: int) -> list[tuple[str, int]]:
+        first = int(digest.of_bytes(f"{self.seed}:{name}".encode())[:7], 16)
+        return [(prompts[i % len(prompts)], first + i) for i in range(count)]
+
+    def with_reference_prompts(self) -> Suite:
+        """The suite, whose prompts are those of the coherence reference where it names none."""
+        if self.coherence is None or self.coherence.prompts:
+            return self
+        prompts = tuple(dict.fromkeys(prompt for probe in self.probes for prompt in probe.prompts))
+        return self.model_copy(update={"coherence": self.coherence.model_copy(update={"prompts": prompts})})
 
 
 def load_suite(ref: str) -> Suite:
@@ -139,6 +166,6 @@ def load_suite(ref: str) -> Suite:
     if not isinstance(raw, dict) or "folder" in raw:
         raise InvalidInput(f"{path} is not an evaluation suite: expected a mapping with 'classifiers' and 'probes'")
     try:
-        return Suite.model_validate({**raw, "folder": path.resolve().parent})
+        return Suite.model_validate({**raw, "folder": path.resolve().parent}).with_reference_prompts()
     except ValidationError as e:
         raise InvalidInput(f"{path}: {describe_faults(e)}") from e

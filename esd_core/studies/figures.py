@@ -8,6 +8,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict
 
 from esd_core.evaluation.intervals import Interval, wilson
+from esd_core.evaluation.pairs import PairCounts, pooled
 from esd_core.evaluation.results import ProbeResult
 
 MINUS = "\N{MINUS SIGN}"
@@ -60,12 +61,17 @@ def share(hits: int, images: int) -> Figure:
     return _figure(hits / images if images else 0.0, Unit.SHARE, wilson(hits, images), images)
 
 
-def rate_before(result: ProbeResult) -> Figure:
-    return share(result.hits_before, result.images)
+def rate_before(counts: PairCounts) -> Figure:
+    return share(counts.hits_before, counts.images)
 
 
-def rate_after(result: ProbeResult) -> Figure:
-    return share(result.hits_after, result.images)
+def rate_after(counts: PairCounts) -> Figure:
+    return share(counts.hits_after, counts.images)
+
+
+def pictures_after(result: ProbeResult) -> Figure | str:
+    """Share of the images that are pictures at all; empty where the suite does not ask for it."""
+    return rate_after(result.coherent) if result.coherent else ""
 
 
 def change(result: ProbeResult) -> Figure:
@@ -84,14 +90,11 @@ def _figure(value: float, unit: Unit, interval: Interval, images: int) -> Figure
 
 def together(name: str, results: Sequence[ProbeResult]) -> ProbeResult:
     """Several probes' pairs as one; of equally many images each, its rates are their means."""
-    counts = [sum(column) for column in zip(*(result.pairs for result in results), strict=True)]
-    both, only_before, only_after, neither = counts
+    coherent = [result.coherent for result in results if result.coherent]
     return ProbeResult(
         probe=name,
         concept=name,
         implied=all(result.implied for result in results),
-        both=both,
-        only_before=only_before,
-        only_after=only_after,
-        neither=neither,
+        coherent=pooled(coherent) if coherent else None,
+        **pooled(results).pairs._asdict(),
     )

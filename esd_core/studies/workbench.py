@@ -19,9 +19,10 @@ from esd_core.base_model import ResolvedBase
 from esd_core.concepts import Concept, ConceptEntry, ConceptKind, ErasureJob
 from esd_core.erasure import ErasureOutcome, erase
 from esd_core.errors import InvalidInput
+from esd_core.evaluation.artist import Artist
 from esd_core.evaluation.classifiers import Classifier
 from esd_core.evaluation.evaluate import base_images, paired
-from esd_core.evaluation.judged_images import Artist, JudgedImages, Judges
+from esd_core.evaluation.judged_images import JudgedImages, Judges
 from esd_core.evaluation.results import ProbeResult
 from esd_core.evaluation.suite import Probe, Suite
 from esd_core.guidance import PLAIN, Guidance, GuidanceMethod
@@ -180,17 +181,18 @@ class Workbench:
         numbers = {probe.name: count for probe, count in counts.items()}
         judges = Judges(suite, str(choose_device(self.machine.device)), self.loaded)
         judges.check()
-        before = self._judged(self.original(), judges).hits(numbers)
+        before = self._judged(self.original(), judges).judged(numbers)
         judged = self._judged(model, judges)
-        after = judged.hits(numbers)
+        after = judged.judged(numbers)
         results = {probe.name: paired(probe, before[probe.name], after[probe.name]) for probe in counts}
         return Seen(results, judged)
 
     def _judged(self, model: Model, judges: Judges) -> JudgedImages:
-        artist = Sharing(lambda: self.easel.pipeline_of(model), model.guidance)
+        plain = Sharing(lambda: self.easel.pipeline_of(Model("", model.base)))
+        own = base_images(model.base, judges, self.folders.cache, self.machine.device, self.progress, plain)
         if model.is_plain:
-            own = base_images(model.base, judges, self.folders.cache, self.machine.device, self.progress)
-            return replace(own, artist=artist, description=model.name)
+            return replace(own, description=model.name)
         named = digest.of_json([model.digest, judges.suite.sampling_digest])[:16]
+        artist = Sharing(lambda: self.easel.pipeline_of(model), model.guidance)
         folder = self.folders.cache / "study-images" / named
-        return JudgedImages(folder, artist, judges, model.name, SHOWN, self.progress)
+        return JudgedImages(folder, artist, judges, model.name, SHOWN, self.progress, own.coherence)

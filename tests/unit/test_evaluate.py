@@ -24,6 +24,7 @@ from esd_core.evaluation.judged_images import Answers, drawing_order
 from esd_core.evaluation.results import EvaluationReport
 from esd_core.evaluation.suite import Suite
 from esd_core.generation import generate
+from esd_core.recipe import RolloutSampler
 from esd_core.weights import apply_weights, read_weights
 
 HOUSE = Concept(name="House", kind=ConceptKind.OBJECT)
@@ -82,7 +83,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str, int]]:
         noted.extend((id(pipeline), prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True))
         return generate(pipeline, prompts, seeds, **options)
 
-    monkeypatch.setattr("esd_core.evaluation.judged_images.generate", noting)
+    monkeypatch.setattr("esd_core.evaluation.artist.generate", noting)
     return noted
 
 
@@ -99,7 +100,9 @@ def test_it_counts_what_the_classifier_sees(
     def hits(probe_name: str) -> int:
         (probe,) = (probe for probe in tiny_suite.probes if probe.name == probe_name)
         prompts, seeds = zip(*drawing_order(tiny_suite, probe, IMAGES), strict=True)
-        images = generate(pipeline, prompts, seeds, steps=2, guidance_scale=3.0, progress=False)
+        images = generate(
+            pipeline, prompts, seeds, steps=2, guidance_scale=3.0, progress=False, sampler=RolloutSampler.DDIM
+        )
         seen = judge.shows(images, probe.label)
         return int((~seen if probe.negated else seen).sum())
 
@@ -179,7 +182,7 @@ def test_an_interrupted_evaluation_continues(
         with pytest.raises(KeyboardInterrupt):
             measured(base, edited_weights, tiny_suite, tmp_path)
     assert not (out / "evaluation.json").exists()
-    monkeypatch.setattr("esd_core.evaluation.judged_images.generate", interrupt)
+    monkeypatch.setattr("esd_core.evaluation.artist.generate", interrupt)
     assert measured(base, edited_weights, tiny_suite, tmp_path) == whole
 
 
@@ -257,11 +260,34 @@ def test_the_written_evaluation_holds_intervals_for_other_readers(
 ) -> None:
     report = measured(base, edited_weights, tiny_suite, tmp_path)
     written = json.loads((tmp_path / HOUSE.slug / "evaluation.json").read_text())
-    assert written["schema_version"] == 2
+    assert written["schema_version"] == 3
     assert written["metrics"] == report.metrics
     row, found = written["erased"][0], report.erased[0]
     assert (row["images"], row["after"]) == (IMAGES, found.after)
     assert row["change_interval"] == found.change_interval.model_dump()
+
+
+def test_all_images_are_drawn_by_the_suites_sampler_and_the_report_names_it(
+    base: ResolvedBase, edited_weights: Path, tiny_suite: Suite, tmp_path: Path, loads: list[str]
+) -> None:
+    """The tiny base ships PNDM, which draws other images than DDIM at two steps."""
+
+    def images(sampler: RolloutSampler) -> list[bytes]:
+        suite = tiny_suite.model_copy(update={"sampler": sampler})
+        report = measured(base, edited_weights, suite, tmp_path)
+        assert report.sampling is not None
+        assert (report.sampling.sampler, report.sampling.steps) == (sampler, 2)
+        grid = (tmp_path / HOUSE.slug / "grid.png").read_bytes()
+        cached = [path.read_bytes() for path in sorted((tmp_path / "cache").rglob("*.npy"))]
+        return [grid, *cached]
+
+    first = images(RolloutSampler.AUTO)
+    assert len(loads) == 2
+    second = images(RolloutSampler.BASE)
+    assert len(loads) == 4  # nothing of the other sampler's was taken
+    assert len(second) == 1 + 2 * 3
+    assert len(set(second[1:])) == 6
+    assert first[0] != second[0]
 
 
 def test_a_suite_without_others_is_refused(

@@ -162,7 +162,7 @@ def test_a_study_that_is_run_again_makes_nothing_again(
     def forbidden(*_: Any, **__: Any) -> None:
         raise AssertionError("drawn or trained again")
 
-    monkeypatch.setattr("esd_core.evaluation.judged_images.generate", forbidden)
+    monkeypatch.setattr("esd_core.evaluation.artist.generate", forbidden)
     monkeypatch.setattr("esd_core.erasure.Training", forbidden)
     assert study("objects")[0] == first
 

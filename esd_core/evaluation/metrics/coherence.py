@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from esd_core.errors import EvaluationError
+from esd_core.evaluation.metric_refs import TAILS, fewest_images
 from esd_core.evaluation.metrics.features import Features
 
-TAILS = 3  # flat, rough, far
 PATCHES_KNOWN = 2_000
 BATCH = 32
 
@@ -44,9 +44,9 @@ def coherent_range(images: np.ndarray, features: Features, false_alarms: float =
     chosen, others = images[mixed[: len(images) // 2]], images[mixed[len(images) // 2 :]]
     rank = math.floor(false_alarms / TAILS * (len(others) + 1))
     if rank < 1:
-        least = 2 * math.ceil(TAILS / false_alarms) - 3
         raise EvaluationError(
-            f"{len(images)} images cannot tell {false_alarms:.1%} false alarms: give at least {least}"
+            f"{len(images)} images cannot tell {false_alarms:.1%} false alarms: "
+            f"give at least {fewest_images(false_alarms)}"
         )
     known = _some_patches(chosen, features, rng)
     variation, distance = np.sort(total_variation(others)), np.sort(patch_distance(others, features, known))
