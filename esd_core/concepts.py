@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from esd_core import digest
@@ -249,33 +247,16 @@ class ConceptList(BaseModel):
             raise ValueError(f"concept listed more than once: {', '.join(sorted(twice))}")
 
 
-def load_concept_list(path: Path) -> ConceptList:
-    """Read a YAML concept list; raises InvalidInput naming every bad field in one line."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise InvalidInput(f"cannot read concept list {path}: {e.strerror}") from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise InvalidInput(f"{path} is not YAML: {' '.join(str(e).split())}") from e
-    if not isinstance(raw, dict):
-        raise InvalidInput(f"{path} is not a concept list: expected a mapping with the key 'concepts'")
-    return checked_list(raw, str(path))
+def faults_of(error: ValidationError) -> list[tuple[tuple[str | int, ...], str]]:
+    """All faults of a validation: where, what is wrong and what was given."""
 
+    def describe(fault: Any) -> str:
+        given = f" (given: {fault['input']!r})" if fault["type"] not in ("missing", "value_error") else ""
+        return f"{fault['msg']}{given[:120]}"
 
-def checked_list(raw: dict[str, Any], source: str) -> ConceptList:
-    """A concept list from plain values; raises InvalidInput naming `source` and every bad field in one line."""
-    try:
-        return ConceptList.model_validate(raw)
-    except ValidationError as e:
-        raise InvalidInput(f"{source}: {describe_faults(e)}") from e
+    return [(fault["loc"], describe(fault)) for fault in error.errors()]
 
 
 def describe_faults(error: ValidationError) -> str:
-    """All faults of a validation in one line: where, what is wrong, what was given."""
-
-    def describe(fault: Any) -> str:
-        where = ".".join(str(part) for part in fault["loc"])
-        given = f" (given: {fault['input']!r})" if fault["type"] not in ("missing", "value_error") else ""
-        return f"{where}: {fault['msg']}{given[:120]}" if where else f"{fault['msg']}"
-
-    return "; ".join(describe(fault) for fault in error.errors())
+    """All faults of a validation in one line."""
+    return "; ".join(f"{'.'.join(map(str, loc))}: {what}" if loc else what for loc, what in faults_of(error))

@@ -43,7 +43,7 @@ def print_night(night: Night) -> None:
             row.planned.job.method,
             row.erased,
             row.others,
-            row.outcome,
+            f"{row.outcome}: {row.error}" if row.error else row.outcome,
             row.version,
         )
         for row in night.settled

@@ -8,6 +8,9 @@ Servers listen on 127.0.0.1 only, write under ESD_HOME, and live no longer than 
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,6 +91,7 @@ def prefect_environment(settings: Settings) -> dict[str, str]:
         # concurrency slots come back when their holder is killed
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PREFECT_CLIENT_MAX_RETRIES": "7",  # with backoff: a server that restarts is waited for
         "ESD_HOME": str(settings.home),
         "ESD_MLFLOW_TRACKING_URI": f"http://127.0.0.1:{settings.mlflow_port}",
     }
@@ -99,9 +103,33 @@ def prefect_server(settings: Settings) -> Server:
     return Server("Prefect", command, port, "/api/health", prefect_environment(settings), settings.home)
 
 
-def prefect_worker(settings: Settings) -> Server:
-    command = (sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--pool", settings.work_pool)
-    return Server("Prefect worker", command, environment=prefect_environment(settings), folder=PROJECT)
+def prefect_worker(settings: Settings, name: str, pool: str, *options: str, **environment: str) -> Server:
+    command = (sys.executable, "-m", "prefect", "worker", "start", "--type", "process", "--name", name, "--pool", pool)
+    environment = {**prefect_environment(settings), **environment}
+    return Server(f"Prefect worker {name}", (*command, *options), environment=environment, folder=PROJECT)
+
+
+def prefect_workers(settings: Settings) -> list[Server]:
+    """A worker for nights and decisions, and one for each GPU, or as many as the settings say, that takes one share."""
+    devices = gpus()
+    count = settings.runners or max(1, len(devices))
+    visible = [{"CUDA_VISIBLE_DEVICES": devices[n % len(devices)]} if devices else {} for n in range(count)]
+    runners = [
+        prefect_worker(settings, f"runner-{number}", settings.gpu_work_pool, "--limit", "1", **environment)
+        for number, environment in enumerate(visible, start=1)
+    ]
+    return [prefect_worker(settings, "nights", settings.work_pool), *runners]
+
+
+def gpus() -> list[str]:
+    """The GPUs of this machine, as CUDA_VISIBLE_DEVICES names them; those it names already, if it does."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [device for device in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if device.strip() not in ("", "-1")]
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    listed = subprocess.run([program, "--list-gpus"], check=False, capture_output=True, text=True).stdout
+    return [str(number) for number, _ in enumerate(re.findall(r"^GPU \d+:", listed, re.MULTILINE))]
 
 
 @contextmanager
@@ -159,12 +187,12 @@ def _wait_if_last(process: subprocess.Popen[bytes], users: Path) -> None:
         process.wait()
 
 
-def _prefect(settings: Settings, what: str, *arguments: str) -> None:
-    """Run a prefect command to its end, raising ServiceUnavailable with its last line."""
+def _deploy(settings: Settings) -> None:
+    """Work pools, automations and deployments, by a process that is told of our server."""
     log = settings.logs_folder / "deploy.log"
     with log.open("wb") as output:
         code = subprocess.run(
-            [sys.executable, "-m", "prefect", *arguments],
+            [sys.executable, "-m", "infra.deploy"],
             check=False,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -173,16 +201,7 @@ def _prefect(settings: Settings, what: str, *arguments: str) -> None:
             cwd=PROJECT,
         ).returncode
     if code:
-        raise ServiceUnavailable(f"{what} failed: {last_line(log)} (log: {log})")
-
-
-def _deploy(settings: Settings) -> None:
-    pool = settings.work_pool
-    _prefect(settings, f"making work pool {pool}", "work-pool", "create", pool, "--type", "process", "--overwrite")
-    if (PROJECT / "prefect.yaml").exists():
-        _prefect(settings, "registering the deployments of prefect.yaml", "deploy", "--all")
-    else:
-        print("no prefect.yaml: no deployments", flush=True)
+        raise ServiceUnavailable(f"registering the deployments failed: {last_line(log)} (log: {log})")
 
 
 def _launch(settings: Settings, lock: Path, running: ExitStack, *servers: Server) -> list[subprocess.Popen[bytes]]:
@@ -215,7 +234,7 @@ def serve(settings: Settings) -> None:
         processes = _launch(settings, lock, running, mlflow, prefect)
         print("registering the deployments ...", flush=True)
         _deploy(settings)
-        processes += _launch(settings, lock, running, prefect_worker(settings))
+        processes += _launch(settings, lock, running, *prefect_workers(settings))
         print(f"Prefect  {prefect.address}\nMLflow   {mlflow.address}\nS3       {s3 or 'AWS'}")
         print(f"logs     {settings.logs_folder}\nCtrl-C stops everything.", flush=True)
         while all(process.poll() is None for process in processes):

@@ -22,15 +22,18 @@ from esd_core.concepts import ErasureJob
 from esd_core.evaluation.gates import Verdict
 from esd_core.evaluation.results import EvaluationReport
 from tasks.night import Night, Settled
-from tasks.plan import Plan
+from tasks.plan import Plan, PlannedJob
 from tasks.release import Release
 
 GRID_WIDTH = 900  # pixels; Prefect keeps the picture in its database
 
 
+STAGES = 4  # of a concept: erased, measured, registered, published as far as it may be
+
+
 @dataclass(frozen=True)
 class Progress:
-    """The night's progress bar; `total` concepts."""
+    """A progress bar of `total` parts."""
 
     artifact: UUID
     total: int
@@ -42,9 +45,17 @@ class Progress:
 def start_night(plan: Plan) -> Progress:
     """Show the plan, and a progress bar at zero."""
     create_markdown_artifact(plan_markdown(plan), key="plan", description=plan.sentence)
-    artifact = create_progress_artifact(0.0, key="concepts-done", description="Concepts settled tonight")
+    return _start("concepts-done", "Concepts at their end tonight", max(1, len(plan.to_do)))
+
+
+def start_concept(planned: PlannedJob) -> Progress:
+    return _start(f"progress-{planned.slug}", f"{planned.job.name}: erased, measured, registered, settled", STAGES)
+
+
+def _start(key: str, description: str, total: int) -> Progress:
+    artifact = create_progress_artifact(0.0, key=key, description=description)
     assert isinstance(artifact, UUID)  # a coroutine only where an event loop runs
-    return Progress(artifact, len(plan.jobs))
+    return Progress(artifact, total)
 
 
 def plan_markdown(plan: Plan) -> str:
@@ -79,11 +90,13 @@ def _row(row: Settled) -> dict[str, str]:
     return {
         "concept": row.concept,
         "plan": row.status.value,
+        "tonight": row.tonight,
         "erased": row.erased,
         "others": row.others,
         "outcome": row.outcome,
+        "why": row.error or "",
         "version": row.version,
-        "release": row.release.uri if row.release else "",
+        "release": row.release or "",
     }
 
 

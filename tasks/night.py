@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,7 +13,6 @@ from esd_core.evaluation.results import EvaluationReport
 from tasks.approval import ApprovalRecord
 from tasks.plan import Plan, PlannedJob, PlanStatus
 from tasks.registry import RegisteredVersion
-from tasks.release import Release
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -30,14 +29,14 @@ class Findings(BaseModel):
 
 
 class Settled(BaseModel):
-    """One concept at the end of the night; `error` says in one line why it failed."""
+    """One concept at the end of the night; `error` says in one line why it failed. release: its address in S3."""
 
     model_config = ConfigDict(frozen=True)
 
     planned: PlannedJob
     findings: Findings | None = None
     record: ApprovalRecord | None = None
-    release: Release | None = None
+    release: str | None = None
     error: str | None = None
 
     @property
@@ -49,19 +48,29 @@ class Settled(BaseModel):
         return self.planned.status
 
     @property
+    def tonight(self) -> str:
+        """Whether there was work for it: done, failed or skipped."""
+        if self.error:
+            return "failed"
+        return "skipped" if self.status is PlanStatus.UNCHANGED else "done"
+
+    @property
     def outcome(self) -> str:
         """How far this concept came, in a few words."""
-        if self.error or not self.findings:
+        known = self.planned.version
+        if self.error or not known:
             return "failed"
         if self.release:
             return "published"
         if self.record:
             return f"{self.record.decision.value} by {self.record.by}"
-        return "waits for approval" if self.findings.verdict.passed else "gates not passed"
+        passed = self.findings.verdict.passed if self.findings else known.passed
+        return "waits for approval" if passed else "gates not passed"
 
     @property
     def version(self) -> str:
-        return f"{self.findings.version.model} {self.findings.version.version}" if self.findings else ""
+        known = self.planned.version
+        return f"{known.model} {known.version}" if known else ""
 
     @property
     def erased(self) -> str:
@@ -110,9 +119,8 @@ class Night(BaseModel):
         return f"{len(self.settled)} concepts: {outcomes}" + (" (nothing had changed)" if idle else "")
 
 
-def settled(planned: PlannedJob, state: State[Settled]) -> Settled:
-    """The row of a concept whose run ended in `state`: what it returned, or what it raised in one line."""
-    result = state.result(raise_on_failure=False)
-    if isinstance(result, Settled):
-        return result
-    return Settled(planned=planned, error=(" ".join(str(result).split()) or type(result).__name__)[:500])
+def reason(state: State[Any]) -> str:
+    """Why a run failed, in one line: what it raised, or what its last state says."""
+    raised = state.result(raise_on_failure=False)
+    said = str(raised) if isinstance(raised, BaseException) else str(state.message)
+    return (" ".join(said.split()) or type(raised).__name__)[:500]

@@ -50,6 +50,11 @@ class Plan(BaseModel):
     retired: tuple[RegisteredVersion, ...] = ()
 
     @property
+    def to_do(self) -> tuple[PlannedJob, ...]:
+        """What is new or changed."""
+        return tuple(planned for planned in self.jobs if planned.status is not PlanStatus.UNCHANGED)
+
+    @property
     def all_unchanged(self) -> bool:
         return all(planned.status is PlanStatus.UNCHANGED for planned in self.jobs)
 

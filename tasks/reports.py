@@ -22,6 +22,7 @@ class Costs(BaseModel):
 
     unet_evaluations: int
     seconds: float
+    peak_memory: int | None = None
     tuned: tuple[Tuned, ...] = ()
 
 
@@ -47,7 +48,7 @@ def _settled_section(jobs_folder: Path, row: Settled) -> JobSection | None:
         return None
     version, release = row.findings.version, row.release
     page = {f"{version.model} {version.version}": version.page} if version.page else {}
-    released = {release.uri: release.uri} if release else {}
+    released = {release: release} if release else {}
     return _section(jobs_folder, row.planned, row.findings.verdict, {**page, **released})
 
 
@@ -63,6 +64,7 @@ def _section(jobs_folder: Path, planned: PlannedJob, verdict: Verdict, links: di
         loss_history=files.history,
         unet_evaluations=costs.unet_evaluations,
         seconds=costs.seconds,
+        peak_memory=costs.peak_memory,
         tuned=costs.tuned,
         comparison=read_evaluation(compared) if compared and compared.is_file() else None,
         comparison_name=planned.comparison.method if planned.comparison else "",
@@ -71,10 +73,10 @@ def _section(jobs_folder: Path, planned: PlannedJob, verdict: Verdict, links: di
 
 
 def read_evaluation(path: Path) -> EvaluationReport:
-    """Raises EvaluationError for what an older release of this software registered."""
+    """Raises EvaluationError for what an older release of this software registered; schemas 2 and 3 are read."""
     try:
         return EvaluationReport.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as e:
         raise EvaluationError(
-            f"{path} is no evaluation of schema 2: give the concept another seed to erase and measure it again"
+            f"{path} is no evaluation of schema 2 or 3: give the concept another seed to erase and measure it again"
         ) from e

@@ -96,6 +96,10 @@ class Settings(BaseSettings):
     mlflow_port: Port = Field(5000, description="Port of the local MLflow server of `make up`.")
     prefect_port: Port = Field(4200, description="Port of the local Prefect server of `make up`.")
     work_pool: str = Field("esd", min_length=1, description="Prefect work pool that `make up` creates and serves.")
+    gpu_work_pool: str = Field("esd-gpu", min_length=1, description="Prefect work pool whose workers have the GPUs.")
+    runners: int = Field(
+        0, ge=0, le=64, description="Workers of the GPU work pool that `make up` starts; 0: one for each GPU, or one."
+    )
 
     @field_validator("home")
     @classmethod

@@ -22,11 +22,12 @@ from esd_core.errors import BaseModelMismatch, ServiceUnavailable
 from esd_core.evaluation.gates import Gates, Verdict, judge
 from esd_core.evaluation.results import EvaluationReport
 from esd_core.evaluation.suite import load_suite
-from tasks import approval, registry, release, reports
+from tasks import approval, lists, reevaluation, registry, release, reports, settling
 from tasks.approval import ApprovalRecord
 from tasks.jobs import JobFiles
-from tasks.night import Findings, Night
+from tasks.night import Night, Settled
 from tasks.plan import Plan, PlannedJob, plan_tonight
+from tasks.reevaluation import Reevaluation
 from tasks.registry import RegisteredVersion
 from tasks.release import Release
 from tasks.settings import get_settings
@@ -44,7 +45,13 @@ async def _may_pass(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> 
 
 
 ONCE: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
-OUTSIDE: dict[str, Any] = {**ONCE, "retries": 3, "retry_delay_seconds": [2, 10, 30], "retry_condition_fn": _may_pass}
+PAUSES = [2, 5, 15, 30, 60]  # seconds before each further try
+OUTSIDE: dict[str, Any] = {
+    **ONCE,
+    "retries": len(PAUSES),
+    "retry_delay_seconds": PAUSES,
+    "retry_condition_fn": _may_pass,
+}
 
 
 def _bars() -> bool:
@@ -62,6 +69,11 @@ def _base(job: ErasureJob) -> ResolvedBase:
     if base.digest != job.base_digest:
         raise BaseModelMismatch(f"{job.base} has changed since the plan was made: run again to plan anew")
     return base
+
+
+@task(task_run_name="read list", **OUTSIDE)
+def read_list(parameters: dict[str, Any]) -> ConceptList:
+    return lists.list_of(parameters)
 
 
 @task(task_run_name="plan", **OUTSIDE)
@@ -133,15 +145,9 @@ def register(outcome: ErasureOutcome, report: EvaluationReport, verdict: Verdict
     return registry.register_version(outcome.job, outcome, report, verdict, _files(outcome.job).artifacts)
 
 
-@task(task_run_name="recall {planned.slug}", **OUTSIDE)
-def recall(planned: PlannedJob, gates: Gates) -> Findings:
-    """What is known of a version that is registered already; its files are fetched unless they are here."""
-    assert planned.version is not None
-    files = _files(planned.job)
-    if not files.complete:
-        registry.download_artifacts(planned.version, files.folder)
-    report = reports.read_evaluation(files.evaluation)
-    return Findings(version=planned.version, report=report, verdict=judge(report, gates))
+@task(task_run_name="evaluate {model} {version}", **OUTSIDE)
+def evaluate_again(model: str, version: int, suite: str, images_per_probe: int, gates: Gates) -> Reevaluation:
+    return reevaluation.evaluate_again(model, version, suite, images_per_probe, gates, progress=_bars())
 
 
 @task(task_run_name="approve {version.model} by policy", **OUTSIDE)
@@ -162,6 +168,12 @@ def reject(model: str, version: int, by: str, reason: str) -> ApprovalRecord:
 @task(task_run_name="publish {model} {version}", **OUTSIDE)
 def publish(model: str, version: int) -> Release:
     return release.publish(model, version)
+
+
+@task(task_run_name="settle", **OUTSIDE)
+def settle(plan: Plan, failed: dict[str, str], wanted: ConceptList) -> list[Settled]:
+    """What became of each concept; what was allowed and nobody published yet is published."""
+    return settling.settle(plan, failed, wanted)
 
 
 @task(task_run_name="write report", **ONCE)

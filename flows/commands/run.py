@@ -35,9 +35,9 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from esd_core.concepts import load_concept_list
+    from esd_core.list_file import load_concept_list
 
-    wanted = load_concept_list(arguments.list)
+    wanted = load_concept_list(arguments.list, measured=True)
     _say("planning ...")
     from flows.tables import print_plan
     from tasks.plan import plan_tonight

@@ -10,7 +10,7 @@ import pytest
 from safetensors import safe_open
 
 from esd_core.base_model import resolve_base
-from esd_core.concepts import load_concept_list
+from esd_core.list_file import load_concept_list
 from tasks.jobs import JobFiles, job_of
 from tests.end_to_end.command import Esd, objects, wait_for
 from tests.end_to_end.conftest import SUN, Night

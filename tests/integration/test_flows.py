@@ -11,7 +11,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.testing.utilities import prefect_test_harness
 
-from esd_core.concepts import ConceptKind, load_concept_list
+from esd_core.concepts import ConceptKind
+from esd_core.list_file import load_concept_list
 from esd_core.studies.request import Protocol
 from esd_core.weights import read_weights
 from flows.approve import approve
@@ -61,13 +62,13 @@ def test_a_night_publishes_and_the_next_one_finds_nothing_to_do(
     assert [row.outcome for row in night.settled] == ["published", "published"]
     for row in night.settled:
         assert row.release
-        assert release.verify(row.release.uri) == []
+        assert release.verify(row.release) == []
     assert night.report
     report = night.report.read_text(encoding="utf-8")
     assert 'id="house"' in report
     assert "<h3>Against esd-x</h3>" in report
     assert "published" in artifact_data("night")
-    assert [row.release for row in overview.status()] == [row.release.uri for row in night.settled if row.release]
+    assert [row.release for row in overview.status()] == [row.release for row in night.settled if row.release]
 
     weights = [JobFiles.of(settings.jobs_folder, row.planned.job).weights for row in night.settled]
     written = [path.stat().st_mtime_ns for path in weights]
@@ -91,7 +92,7 @@ def test_a_joint_list_publishes_one_model_without_all_its_concepts(
     assert [probe.concept for probe in row.findings.report.erased] == ["house", "sun"]
     assert [probe.concept for probe in row.findings.report.others] == ["tree"]
     assert row.release
-    assert release.verify(row.release.uri) == []
+    assert release.verify(row.release) == []
     names = read_weights(JobFiles.of(settings.jobs_folder, row.planned.job).weights).tensors
     assert "conv_in.weight" in names
     assert not any(".attn2." in name for name in names)

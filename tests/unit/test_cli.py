@@ -92,9 +92,10 @@ def test_bad_input_is_refused_in_one_line(
 
 
 def test_ctrl_c_leaves_no_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_: Path) -> None:
+    def interrupted(_: Path, *, measured: bool) -> None:
+        del measured
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("esd_core.concepts.load_concept_list", interrupted)
+    monkeypatch.setattr("esd_core.list_file.load_concept_list", interrupted)
     assert main(["run", "list.yaml"]) == 130
     assert "continues where it stopped" in capsys.readouterr().err

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
-from esd_core.concepts import Concept, ConceptEntry, ConceptKind, ErasureJob, load_concept_list
+from esd_core.concepts import Concept, ConceptEntry, ConceptKind, ErasureJob
 from esd_core.errors import InvalidInput
+from esd_core.list_file import load_concept_list
 from esd_core.recipe import ParameterSubset
 
 LISTS = Path(__file__).parents[2] / "infra" / "lists"
@@ -42,7 +42,7 @@ def test_a_comparison_is_no_part_of_the_erasure() -> None:
     [
         ("concepts: []", "concepts: Tuple should have at least 1 item"),
         ("concepts: [{name: a, kind: painting}]", "concepts.0.kind: Input should be 'style', 'object' or 'global'"),
-        ("concepts: [{name: a, kind: style}, {name: A, kind: object}]", "concept listed more than once: a"),
+        ("concepts: [{name: a, kind: style}, {name: A, kind: object}]", "'A' is listed before, on line 1"),
         ("concepts: [{name: a, kind: style, itrations: 5}]", "concepts.0.itrations: Extra inputs are not permitted"),
         ("concepts: [{name: a, kind: style, iterations: 0}]", "greater than or equal to 1 (given: 0)"),
         ("concepts: [{name: ' ', kind: style}]", "must be printable text that is not blank"),
@@ -85,12 +85,3 @@ def test_concepts_that_cannot_share_a_model_are_refused_with_what_to_do(setting:
     assert "\n" not in str(refusal.value)
     same = first.model_copy(update={setting: getattr(other, setting)})
     assert ErasureJob(**job, erasures=(same.erasure, other.erasure)).name == "sun + house"
-
-
-def test_the_nightly_deployment_erases_the_demo_list() -> None:
-    deployment = yaml.safe_load((LISTS.parents[1] / "prefect.yaml").read_text(encoding="utf-8"))["deployments"][0]
-    demo = load_concept_list(LISTS / "demo.yaml")
-    parameters = deployment["parameters"]
-    assert [ConceptEntry.model_validate(row) for row in parameters["concepts"]] == list(demo.concepts)
-    flat = {**demo.model_dump(mode="json", exclude={"concepts", "gates"}), **demo.gates.model_dump()}
-    assert {name: value for name, value in parameters.items() if name != "concepts"} == flat

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
-from esd_core.concepts import ConceptEntry, ConceptKind, ErasureJob, ListMode, load_concept_list
+from esd_core.concepts import ConceptEntry, ConceptKind, ErasureJob, ListMode
 from esd_core.errors import EvaluationError
+from esd_core.evaluation.curves import look_curve, loss_curve
 from esd_core.evaluation.evaluate import FIXED_NUMBER
 from esd_core.evaluation.gates import Gates, judge
 from esd_core.evaluation.pictures import GridRow, write_before_after
@@ -20,11 +21,11 @@ from esd_core.evaluation.report import (
     JobSection,
     concept_list,
     duration,
-    loss_curve,
     write_job_report,
     write_run_report,
 )
 from esd_core.evaluation.results import EvaluationReport, ProbeResult
+from esd_core.list_file import load_concept_list
 from esd_core.recipe import RecipeName
 
 
