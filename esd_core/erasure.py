@@ -18,6 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from esd_core import digest
+from esd_core.backbones.loading import choose_device
 from esd_core.base_model import ResolvedBase
 from esd_core.checkpoint import CHECKPOINT
 from esd_core.concepts import ErasureJob
@@ -25,6 +26,7 @@ from esd_core.errors import ErasureFailed
 from esd_core.evaluation.suite import Suite
 from esd_core.evaluation.witness import witnesses_of
 from esd_core.machine import Machine
+from esd_core.memory import peak_memory, start_peak_memory
 from esd_core.training import Training
 from esd_core.tuning import Tuned
 from esd_core.weights import Provenance, save_weights
@@ -34,7 +36,8 @@ class ErasureOutcome(BaseModel):
     """What an erasure made and what it cost.
 
     unet_evaluations: samples that the denoiser evaluated. forward_equivalents: the same with backward passes, in
-    forward passes of one sample. tuned: what was chosen by measuring, and why it stopped.
+    forward passes of one sample. peak_memory: bytes, in the session that ended it. tuned: what was chosen by
+    measuring, and why it stopped.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -47,6 +50,7 @@ class ErasureOutcome(BaseModel):
     unet_evaluations: int
     forward_equivalents: float
     seconds: float
+    peak_memory: int | None = None
     tuned: tuple[Tuned, ...] = ()
 
 
@@ -72,6 +76,8 @@ def erase(
         return finished
     folder.mkdir(parents=True, exist_ok=True)
     machine = machine or Machine()
+    device = choose_device(machine.device)
+    start_peak_memory(device)
     with _memory_errors():
         witnesses = witnesses_of(suite, job, machine.device)
         training = Training(job, base, folder, banks or folder, machine, witnesses=witnesses, progress=progress)
@@ -94,6 +100,7 @@ def erase(
         unet_evaluations=done.forwards,
         forward_equivalents=round(done.equivalents, 1),
         seconds=round(done.seconds, 2),
+        peak_memory=peak_memory(device),
         tuned=training.tuned(done),
     )
     digest.write_text(folder / "outcome.json", outcome.model_dump_json(indent=1))

@@ -15,6 +15,7 @@ from esd_core.evaluation.sequential import Decision, Errors, Zone, broken_above,
 if TYPE_CHECKING:
     from esd_core.evaluation.suite import Suite
 
+COHERENT = "coherent_at_least"  # the one gate whose limit is a least
 NARROWEST = 0.01  # half of a zone's width, at least: a limit of 0 is not tested in endless images
 
 
@@ -205,7 +206,7 @@ def _coherent(report: EvaluationReport, gates: Gates) -> GateResult:
     decisive = [name for name in measured if decisions[name] is decision]
     if not decisive:
         return GateResult(
-            gate="coherent_at_least",
+            gate=COHERENT,
             measured=0.0,
             bounds=Interval(lower=0.0, upper=1.0),
             limit=limit,
@@ -218,7 +219,7 @@ def _coherent(report: EvaluationReport, gates: Gates) -> GateResult:
     found, bounds = measured[worst], coherent_bounds(measured[worst].pairs, gates.errors)
     broken = found.images - found.hits_after
     return GateResult(
-        gate="coherent_at_least",
+        gate=COHERENT,
         measured=found.after,
         bounds=bounds,
         limit=limit,

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from esd_core import digest
 from esd_core.concepts import ErasureJob
 from esd_core.errors import EvaluationError
-from esd_core.evaluation.gates import GateResult, Verdict
+from esd_core.evaluation.curves import FRAME, look_curve, loss_curve
+from esd_core.evaluation.gates import COHERENT, GateResult, Verdict
 from esd_core.evaluation.intervals import wilson
+from esd_core.evaluation.pairs import PairCounts
 from esd_core.evaluation.results import EvaluationReport, ProbeResult
-from esd_core.tuning import Tuned
-
-CURVE_WIDTH, CURVE_HEIGHT = 640, 180  # SVG units
-CURVE_LEFT, CURVE_BOTTOM, CURVE_PAD = 52, 24, 8
-CURVE_POINTS = 400  # drawn at most
-CURVE_BINS = 40  # of the smoothed line
+from esd_core.tuning import IMAGES, Check, Tuned
 
 
 @dataclass(frozen=True)
@@ -38,22 +33,11 @@ class JobSection:
     loss_history: Path  # JSON lines with step and loss
     unet_evaluations: int
     seconds: float
+    peak_memory: int | None = None  # bytes
     tuned: tuple[Tuned, ...] = ()  # what was chosen by measuring
     comparison: EvaluationReport | None = None  # the same concept erased another way
     comparison_name: str = "ESD-x"
     links: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A loss curve in SVG units: the raw line, the mean over bins of steps, and what to write at the axes."""
-
-    raw: str
-    smooth: str
-    last_step: int
-    ticks: tuple[tuple[float, str], ...]  # (y, text)
-    first: float  # mean of the first bin
-    last: float  # mean of the last bin
 
 
 def write_job_report(path: Path, section: JobSection) -> None:
@@ -78,10 +62,7 @@ def _write(path: Path, title: str, sections: Sequence[JobSection]) -> None:
     text = template.render(
         title=title,
         sections=[_view(section) for section in sections],
-        curve_width=CURVE_WIDTH,
-        curve_height=CURVE_HEIGHT,
-        curve_left=CURVE_LEFT,
-        curve_base=CURVE_HEIGHT - CURVE_BOTTOM,
+        frame=FRAME,
     )
     digest.write_text(path, text)
 
@@ -100,12 +81,14 @@ def _view(section: JobSection) -> dict[str, Any]:
         "erased": [_row(probe) for probe in report.erased],
         "mean": _mean_row(report),
         "others": [_row(probe) for probe in report.others],
+        "coherent": {name: _coherent(counts) for name, counts in _coherence(report).items() if counts},
         "metrics": report.metrics,
         "grid": _data_uri(section.grid),
-        "tuned": section.tuned,
+        "tuned": [(tuned, [_look(check) for check in tuned.checks], look_curve(tuned)) for tuned in section.tuned],
         "curve": loss_curve(section.loss_history),
         "unet_evaluations": f"{section.unet_evaluations:,}",
         "duration": duration(section.seconds),
+        "memory": f"{section.peak_memory / 2**30:.2f} GiB" if section.peak_memory else "",
         "comparison": _comparison_rows(report, section.comparison) if section.comparison else [],
         "comparison_name": section.comparison_name,
         "again": concept_list(job, report.images_per_probe),
@@ -125,6 +108,7 @@ def _row(probe: ProbeResult) -> dict[str, Any]:
     return {
         "name": probe.probe,
         "images": probe.images,
+        "coherent": probe.coherent and _coherent(probe.coherent),
         "bars": [
             {"rate": probe.before, "interval": probe.before_interval},
             {"rate": probe.after, "interval": probe.after_interval},
@@ -134,12 +118,33 @@ def _row(probe: ProbeResult) -> dict[str, Any]:
     }
 
 
+def _coherence(report: EvaluationReport) -> dict[str, PairCounts | None]:
+    return {"erased concept": report.coherent_of_erased, "all others": report.coherent_of_others}
+
+
+def _coherent(counts: PairCounts) -> dict[str, Any]:
+    """How many images are pictures at all; `worse` where the interval of the change lies below nothing."""
+    return {
+        "before": counts.before,
+        "after": counts.after,
+        "interval": counts.after_interval,
+        "worse": counts.change_interval.upper < 0,
+    }
+
+
+def _look(check: Check) -> dict[str, Any]:
+    """A row of the table of looks; `shown` in words."""
+    shown = "" if check.shown is None else f"{round(check.shown * IMAGES)} of {IMAGES}"
+    return {**check.model_dump(), "shown": shown}
+
+
 def _mean_row(report: EvaluationReport) -> dict[str, Any]:
     """The others' mean, with the intervals of all their images together."""
     pairs, drop = report.pairs_of_others, report.drop_bounds()
     return {
         "name": "mean of the others",
         "images": sum(pairs),
+        "coherent": report.coherent_of_others and _coherent(report.coherent_of_others),
         "bars": [
             {"rate": report.metrics["others_before"], "interval": wilson(pairs.both + pairs.only_before, sum(pairs))},
             {"rate": report.metrics["others_after"], "interval": wilson(pairs.both + pairs.only_after, sum(pairs))},
@@ -150,18 +155,24 @@ def _mean_row(report: EvaluationReport) -> dict[str, Any]:
 
 
 def _gate_view(gate: GateResult) -> dict[str, Any]:
-    """A gauge from 0 to 1: the limit stands at the middle, so that what is measured below it fills less than half."""
+    """A gauge from 0 to 1: the limit stands at the middle, so that what is measured below it fills less than half.
+
+    Of the gate for pictures it shows the share of images that are none.
+    """
+    limit, measured, lower, upper = gate.limit, gate.measured, gate.bounds.lower, gate.bounds.upper
+    if gate.gate == COHERENT:
+        limit, measured, lower, upper = 1 - limit, 1 - measured, 1 - upper, 1 - lower
 
     def place(figure: float) -> float:
-        share = figure / (2 * gate.limit) if gate.limit else float(figure > 0)
+        share = figure / (2 * limit) if limit else float(figure > 0)
         return min(max(share, 0.0), 1.0)
 
     return {
         "decision": gate.decision.value,
         "reason": gate.reason.replace(" -> ", " → "),
-        "fill": place(gate.measured),
-        "lower": place(gate.bounds.lower),
-        "upper": place(gate.bounds.upper),
+        "fill": place(measured),
+        "lower": place(lower),
+        "upper": place(upper),
     }
 
 
@@ -181,45 +192,6 @@ def _data_uri(png: Path) -> str:
         return "data:image/png;base64," + base64.b64encode(png.read_bytes()).decode("ascii")
     except OSError as e:
         raise EvaluationError(f"cannot read the picture {png}: {e.strerror}; evaluate again") from e
-
-
-def read_history(path: Path) -> list[tuple[int, float]]:
-    """(step, loss) of every line of a loss history."""
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        return [(int(line["step"]), float(line["loss"])) for line in lines]
-    except OSError as e:
-        raise EvaluationError(f"cannot read the loss history {path}: {e.strerror}") from e
-    except (ValueError, KeyError, TypeError) as e:
-        raise EvaluationError(f"{path} is not a loss history: expected JSON lines with step and loss") from e
-
-
-def loss_curve(path: Path) -> Curve | None:
-    """The curve of a history, or None when it has fewer than two steps."""
-    history = read_history(path)
-    if len(history) < 2:
-        return None
-    steps, losses = np.array(history).T
-    top = float(np.percentile(losses, 99)) * 1.1 or 1.0
-    base = CURVE_HEIGHT - CURVE_BOTTOM
-
-    def place(x: np.ndarray, y: np.ndarray) -> str:
-        left = CURVE_LEFT + (x - steps[0]) / (steps[-1] - steps[0]) * (CURVE_WIDTH - CURVE_LEFT - CURVE_PAD)
-        down = base - np.clip(y / top, 0, 1) * (base - CURVE_PAD)
-        return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(left, down, strict=True))
-
-    every = max(1, len(steps) // CURVE_POINTS)
-    bins = [rows for rows in np.array_split(np.arange(len(steps)), min(CURVE_BINS, len(steps))) if len(rows)]
-    middle, mean = (np.array([values[rows].mean() for rows in bins]) for values in (steps, losses))
-    ticks = tuple((base - share * (base - CURVE_PAD), f"{share * top:.2g}") for share in (0.0, 0.5, 1.0))
-    return Curve(
-        raw=place(steps[::every], losses[::every]),
-        smooth=place(middle, mean),
-        last_step=int(steps[-1]),
-        ticks=ticks,
-        first=float(mean[0]),
-        last=float(mean[-1]),
-    )
 
 
 def duration(seconds: float) -> str:

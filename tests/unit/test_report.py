@@ -13,7 +13,6 @@ import yaml
 
 from esd_core.concepts import ConceptEntry, ConceptKind, ErasureJob, ListMode
 from esd_core.errors import EvaluationError
-from esd_core.evaluation.curves import look_curve, loss_curve
 from esd_core.evaluation.evaluate import FIXED_NUMBER
 from esd_core.evaluation.gates import Gates, judge
 from esd_core.evaluation.pictures import GridRow, write_before_after
@@ -24,9 +23,10 @@ from esd_core.evaluation.report import (
     write_job_report,
     write_run_report,
 )
-from esd_core.evaluation.results import EvaluationReport, ProbeResult
+from esd_core.evaluation.results import EvaluationReport, ProbeResult, Sampling
 from esd_core.list_file import load_concept_list
-from esd_core.recipe import RecipeName
+from esd_core.recipe import RecipeName, RolloutSampler
+from esd_core.tuning import Check, Tuned
 
 
 def probe(name: str, before: int, after: int, implied: bool = False) -> ProbeResult:
@@ -107,6 +107,53 @@ def test_an_undecided_gate_is_neither_passed_nor_failed_and_says_what_helps(
     assert "images_per_probe above 25" in html
 
 
+def test_a_report_shows_which_images_are_no_pictures(section: JobSection, tmp_path: Path) -> None:
+    broken = section.report.erased[0].model_copy(update={"coherent": probe("", 25, 4)})
+    whole = section.report.others[0].model_copy(update={"coherent": probe("", 25, 25)})
+    update = {"erased": (broken, section.report.erased[1]), "others": (whole, section.report.others[1])}
+    report = section.report.model_copy(update=update)
+    gates = Gates(sequential=False, coherent_at_least=0.5)
+    write_job_report(tmp_path / "report.html", replace(section, report=report, verdict=judge(report, gates)))
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "21 of 25 images are no pictures" in html
+    assert "Pictures, erased concept" in html
+    assert '<span class="worse">16&#8239;% pictures</span>' in html
+    interval = broken.coherent.after_interval if broken.coherent else None
+    assert interval is not None
+    assert f"{100 * interval.lower:.0f} to {100 * interval.upper:.0f}" in html
+    write_job_report(tmp_path / "report.html", section)
+    assert "ictures" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_report_shows_looks_at_images_memory_and_how_images_were_drawn(section: JobSection, tmp_path: Path) -> None:
+    looks = [
+        Check(step=step, total=step, eta=2, remainder=0.3, interference=0.2, settled=settled, shown=shown)
+        for step, settled, shown in ((60, False, None), (100, True, 0.25))
+    ]
+    tuned = Tuned(
+        concept="sun", learning_rate=1e-4, negative_guidance=2, iterations=100, reason="", checks=tuple(looks)
+    )
+    sampling = Sampling(sampler=RolloutSampler.DPM, steps=17, guidance_scale=6.5, seed=3)
+    report = section.report.model_copy(update={"sampling": sampling})
+    shown = replace(section, tuned=(tuned,), peak_memory=3 * 2**29, report=report)
+    write_job_report(tmp_path / "report.html", shown)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert '<td class="num">3 of 12</td>' in html
+    assert "still in 3 of 12" in html
+    assert "Remainder and interference of sun by step" in html
+    assert "1.50 GiB" in html
+    assert "17 steps of the sampler <code>dpm++</code>, guidance 6.5, seed 3" in html
+
+
+def test_every_probe_has_a_tile_of_interference(section: JobSection, tmp_path: Path) -> None:
+    write_job_report(tmp_path / "report.html", section)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert html.count('<div class="tile gone">') == 2
+    assert html.count('<div class="tile kept">') == 2
+    assert '<b style="opacity:0.80"></b></i><i><b style="opacity:0.60"></b>' in html  # the tree, 20 to 15 of 25
+    assert "80 → 60" in html
+
+
 def test_a_report_needs_no_network_and_no_script(section: JobSection, tmp_path: Path) -> None:
     write_job_report(tmp_path / "report.html", replace(section, links={}))
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -159,19 +206,10 @@ def test_the_printed_list_of_a_joint_job_asks_for_the_same_job(section: JobSecti
     assert tuple(entry.erasure for entry in wanted.concepts) == job.erasures
 
 
-def test_the_curve_spans_all_steps(section: JobSection) -> None:
-    curve = loss_curve(section.loss_history)
-    assert curve is not None
-    assert curve.last_step == 100
-    assert curve.first > curve.last
-    assert len(curve.raw.split()) == 100
-
-
 def test_a_single_step_has_no_curve(section: JobSection, tmp_path: Path) -> None:
     section.loss_history.write_text('{"step": 1, "loss": 0.5}\n')
-    assert loss_curve(section.loss_history) is None
     write_job_report(tmp_path / "report.html", section)
-    assert "<svg" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<polyline" not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_missing_or_foreign_parts_are_refused(section: JobSection, tmp_path: Path) -> None:
