@@ -74,12 +74,12 @@ class Settled(BaseModel):
 
     @property
     def erased(self) -> str:
-        """The erased concept's worst probe, before and after, with the interval of after."""
+        """The erased concept's worst probe, before and after, with the interval of after, and how many are pictures."""
         if not self.findings:
             return ""
-        worst = self.findings.report.worst
-        interval = worst.after_interval
-        return f"{worst.before:.0%} -> {worst.after:.0%} ({interval.lower:.0%} to {interval.upper:.0%})"
+        worst, told = self.findings.report.worst, self.findings.report.coherent_of_erased
+        interval, pictures = worst.after_interval, f", {told.after:.0%} pictures" if told else ""
+        return f"{worst.before:.0%} -> {worst.after:.0%} ({interval.lower:.0%} to {interval.upper:.0%}){pictures}"
 
     @property
     def others(self) -> str:
