@@ -69,11 +69,6 @@ def rate_after(counts: PairCounts) -> Figure:
     return share(counts.hits_after, counts.images)
 
 
-def pictures_after(result: ProbeResult) -> Figure | str:
-    """Share of the images that are pictures at all; empty where the suite does not ask for it."""
-    return rate_after(result.coherent) if result.coherent else ""
-
-
 def change(result: ProbeResult) -> Figure:
     """Of the rate, after - before, with the paired interval."""
     return _figure(result.after - result.before, Unit.POINTS, result.change_interval, result.images)

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from esd_core.base_model import resolve_base
+from esd_core.evaluation.pairs import pooled
 from esd_core.evaluation.suite import load_suite
 from esd_core.machine import Machine
 from esd_core.studies.baselines import baselines
 from esd_core.studies.eta import eta
-from esd_core.studies.figures import Figure
+from esd_core.studies.figures import Figure, rate_after
 from esd_core.studies.generality import generality
 from esd_core.studies.implied import implied
 from esd_core.studies.objects import objects
@@ -43,7 +44,7 @@ def run(request: StudyRequest, out: Path, folders: Folders, machine: Machine, *,
         request=request,
         title=findings.title,
         asks=findings.asks,
-        tables=(*findings.tables, erasures(bench)),
+        tables=(*findings.tables, *pictures(bench), erasures(bench)),
         charts=findings.charts,
         pictures=tuple(Picture(name=sheet.name, title=sheet.title) for sheet in findings.sheets),
         notes=findings.notes,
@@ -55,6 +56,19 @@ def run(request: StudyRequest, out: Path, folders: Folders, machine: Machine, *,
     )
     write_study(out, study, findings.sheets)
     return study
+
+
+def pictures(bench: Workbench) -> tuple[Table, ...]:
+    """How many images are pictures at all, by model; none where the suite does not ask for it."""
+    rows = []
+    for model, results in bench.results.items():
+        told = {probe: result.coherent for probe, result in results.items() if result.coherent}
+        if told:
+            fewest = min(told, key=lambda probe: told[probe].after)
+            rows.append((model, rate_after(pooled(told.values())), fewest, rate_after(told[fewest])))
+    columns = ("", "of all images", "fewest for", "pictures")
+    title = "Images that are pictures, neither flat nor noise nor fragments"
+    return (Table(name="pictures", title=title, columns=columns, rows=tuple(rows)),) if rows else ()
 
 
 def erasures(bench: Workbench) -> Table:

@@ -125,6 +125,7 @@ class Workbench:
     machine: Machine = field(default_factory=Machine)
     progress: bool = True
     outcomes: dict[str, ErasureOutcome] = field(default_factory=dict)  # by job digest, in the order of asking
+    results: dict[str, dict[str, ProbeResult]] = field(default_factory=dict)  # by model and probe, all that were seen
     loaded: dict[str, Classifier] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -185,6 +186,7 @@ class Workbench:
         judged = self._judged(model, judges)
         after = judged.judged(numbers)
         results = {probe.name: paired(probe, before[probe.name], after[probe.name]) for probe in counts}
+        self.results.setdefault(model.name, {}).update(results)
         return Seen(results, judged)
 
     def _judged(self, model: Model, judges: Judges) -> JudgedImages:

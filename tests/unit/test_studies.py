@@ -167,6 +167,21 @@ def test_a_study_that_is_run_again_makes_nothing_again(
     assert study("objects")[0] == first
 
 
+def test_a_study_says_which_images_are_pictures_where_the_suite_does(
+    study: Callable[..., tuple[Study, Path]], suite_file: Path
+) -> None:
+    raw = yaml.safe_load(suite_file.read_text())
+    path = suite_file.parent / "coherent-studies.yaml"
+    path.write_text(yaml.safe_dump({**raw, "coherence": {"model": "object", "false_alarms": 0.2, "images": 60}}))
+    found, _ = study("objects", suite=str(path))
+    told = next(table for table in found.tables if table.name == "pictures")
+    assert [row[0] for row in told.rows] == ["esd-u, without house", "esd-u, without tree", "base"]
+    assert [figure.images for figure in figures(told, 1)] == [IMAGES + OTHERS, IMAGES + OTHERS, 2 * OTHERS]
+    assert all(one.value <= every.value for one, every in zip(figures(told, 3), figures(told, 1), strict=True))
+    plain, _ = study("objects")
+    assert "pictures" not in [table.name for table in plain.tables]
+
+
 def test_implied_never_names_the_concept_and_compares_six_ways(study: Callable[..., tuple[Study, Path]]) -> None:
     found, _ = study("implied")
     rows = found.tables[0].rows
