@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A background job ignores interrupts and hands that down; tests interrupt what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+settings.register_profile("pipeline", deadline=None)  # a test that asserts times fails on a busy machine
+settings.load_profile("pipeline")
 
 
 @pytest.fixture(scope="session")
