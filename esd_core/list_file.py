@@ -17,6 +17,7 @@ from esd_core.evaluation.suite import load_suite
 
 Place = tuple[str | int, ...]  # keys and row numbers that lead to a value
 Fault = tuple[Place, str]  # where, and what is wrong
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a list of thousands is read in a moment
 TWICE = "concept listed more than once"
 
 
@@ -59,8 +60,9 @@ def load_concept_list(path: Path, *, measured: bool = False) -> ConceptList:
 def read_yaml(text: str, name: str) -> Written:
     """The values of a YAML list and their lines; raises InvalidInput for what is no YAML, or says a thing twice."""
     try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        raw = yaml.safe_load(text)
+        loader = LOADER(text)
+        tree = loader.get_single_node()
+        raw = loader.construct_document(tree) if tree else None
     except yaml.YAMLError as e:
         raise InvalidInput(f"{name} is not YAML: {' '.join(str(e).split())}") from e
     if not isinstance(raw, dict) or not isinstance(tree, yaml.MappingNode):

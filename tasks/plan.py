@@ -79,30 +79,30 @@ def plan_night(
     wanted: ConceptList, base: ResolvedBase, known: Sequence[RegisteredVersion], suite: Suite | None = None
 ) -> Plan:
     """Compare the list with what is registered. `known` are all versions, of every base, in any order."""
-    jobs = jobs_of(wanted, base, suite)
-    models = {model_name(job) for job, _ in jobs}
-    return Plan(
-        base=base.id,
-        jobs=tuple(_planned(job, comparison, known) for job, comparison in jobs),
-        retired=tuple(_latest([k for k in known if k.job.base == base.id and k.model not in models])),
-    )
+    latest = {k.model: k for k in sorted(known, key=lambda k: k.version)}
+    made = {k.job_digest: k for k in reversed(known)}
+    jobs = [
+        _planned(job, comparison, made.get(job.digest), latest.get(model_name(job)))
+        for job, comparison in jobs_of(wanted, base, suite)
+    ]
+    models = {model_name(planned.job) for planned in jobs}
+    gone = [latest[model] for model in sorted(latest.keys() - models)]
+    return Plan(base=base.id, jobs=tuple(jobs), retired=tuple(k for k in gone if k.job.base == base.id))
 
 
-def _planned(job: ErasureJob, comparison: ErasureJob | None, known: Sequence[RegisteredVersion]) -> PlannedJob:
-    for earlier in known:
-        if earlier.job_digest == job.digest:
-            return PlannedJob(status=PlanStatus.UNCHANGED, job=job, comparison=comparison, version=earlier)
-    predecessors = _latest([k for k in known if k.model == model_name(job)])
-    if not predecessors:
+def _planned(
+    job: ErasureJob,
+    comparison: ErasureJob | None,
+    version: RegisteredVersion | None,
+    predecessor: RegisteredVersion | None,
+) -> PlannedJob:
+    """version: the one that the job has become already. predecessor: the latest of its model."""
+    if version:
+        return PlannedJob(status=PlanStatus.UNCHANGED, job=job, comparison=comparison, version=version)
+    if predecessor is None:
         return PlannedJob(status=PlanStatus.NEW, job=job, comparison=comparison)
-    changes = differences(predecessors[0].job, job)
+    changes = differences(predecessor.job, job)
     return PlannedJob(status=PlanStatus.CHANGED, job=job, comparison=comparison, changes=changes)
-
-
-def _latest(known: Sequence[RegisteredVersion]) -> list[RegisteredVersion]:
-    """The highest version of each model, by model name."""
-    by_model = {k.model: k for k in sorted(known, key=lambda k: k.version)}
-    return [by_model[model] for model in sorted(by_model)]
 
 
 def differences(before: ErasureJob, after: ErasureJob) -> tuple[str, ...]:
