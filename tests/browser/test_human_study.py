@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from flows.cli import main
 from infra.human_study.server import build_app, listen
@@ -56,6 +56,49 @@ def method_of(page: Page, study: Study) -> str:
 def begin(page: Page, address: str, name: str) -> None:
     page.goto(address)
     page.keyboard.type(name)  # the field has the focus
+    page.keyboard.press("Enter")
+    seen(page, 1)
+
+
+def held_back(page: Page, pattern: str) -> list[Route]:
+    """Requests of the page that go no further unless they are told to, as they come in."""
+    held: list[Route] = []
+
+    def keep(route: Route) -> None:
+        held.append(route)
+
+    page.route(pattern, keep)
+    return held
+
+
+def test_a_name_typed_before_the_page_is_ready_goes_nowhere(browser: Browser, address: str) -> None:
+    page = browser.new_context().new_page()
+    held = held_back(page, "**/page.js")
+    page.goto(address, wait_until="commit")
+    expect(page.get_by_label("A name or a code of yours")).to_be_disabled()
+    page.keyboard.type("Ada")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Begin").click(force=True)
+    assert page.url == f"{address}/"
+    held[0].continue_()
+    expect(page.get_by_label("A name or a code of yours")).to_be_focused()
+    page.keyboard.type("Ada")
+    page.keyboard.press("Enter")
+    seen(page, 1)
+    assert page.url == f"{address}/"
+
+
+def test_a_server_that_does_not_answer_is_told_and_can_be_asked_again(browser: Browser, address: str) -> None:
+    page = browser.new_context().new_page()
+    held = held_back(page, "**/participants")
+    page.goto(address)
+    page.keyboard.type("Ada")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("One moment")).to_be_visible()
+    expect(page.get_by_role("button", name="Begin")).to_be_disabled()
+    held[0].abort()
+    expect(page.get_by_text("It cannot begin")).to_be_visible()
+    page.unroute("**/participants")
     page.keyboard.press("Enter")
     seen(page, 1)
 

@@ -30,7 +30,15 @@ async function post(path, body) {
   return answer.json();
 }
 
+// Until this script runs, a submitted form would only load the page again, with the name in its address.
+function askForName() {
+  document.querySelector("fieldset").disabled = false;
+  byId("name").focus();
+}
+
 async function begin(name) {
+  document.querySelector("fieldset").disabled = true;
+  say(byId("welcome"), "One moment …");
   const study = await post("participants", { participant: name });
   participant = name;
   localStorage.setItem(KEPT, name);
@@ -107,12 +115,11 @@ const goOn = () => !saving && at < trials.length && trials[at].number in answers
 
 document.querySelector("form").addEventListener("submit", async (event) => {
   event.preventDefault();
-  say(byId("welcome"), "");
   try {
-    byId("name").blur();
     await begin(byId("name").value.trim());
   } catch (error) {
     say(byId("welcome"), `It cannot begin: ${error.message}.`);
+    askForName();
   }
 });
 
@@ -135,4 +142,10 @@ document.addEventListener("keydown", (event) => {
 });
 
 const kept = localStorage.getItem(KEPT);
-if (kept) begin(kept).catch(() => localStorage.removeItem(KEPT));
+if (kept) {
+  begin(kept).catch(() => {
+    localStorage.removeItem(KEPT);
+    say(byId("welcome"), "");
+    askForName();
+  });
+} else askForName();
