@@ -6,7 +6,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from tasks import steps
+from tasks import decisions
 
 
 class Decision(StrEnum):
@@ -21,6 +21,7 @@ def approve(
     by: Annotated[str, Field(min_length=1)],
     reason: Annotated[str, Field(min_length=1)],
     decision: Decision = Decision.APPROVE,
+    override: bool = False,
 ) -> None:
     """Add a decision to the approval log.
 
@@ -30,8 +31,9 @@ def approve(
         by: Who decides.
         reason: Why.
         decision: A rejected version is never published.
+        override: Approve although a gate was not passed; this stays visible for ever.
     """
     if decision is Decision.APPROVE:
-        steps.approve(model, version, by, reason)
+        decisions.approve(model, version, by, reason, override)
     else:
-        steps.reject(model, version, by, reason)
+        decisions.reject(model, version, by, reason)

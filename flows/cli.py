@@ -12,7 +12,7 @@ import os
 import sys
 from typing import NoReturn
 
-from flows.commands import approve, erase, export, generate, human_study, import_, run, status, study, verify
+from flows.commands import approve, erase, export, generate, human_study, import_, release, run, status, study, verify
 
 REFUSED = 2
 INTERRUPTED = 130
@@ -24,7 +24,8 @@ examples:
   esd erase "Van Gogh" --out van-gogh.safetensors         one erasure, only the weights
   esd status                                              every version, its verdict, approval and release
   esd approve esd-miniature-van-gogh 1 --by Ada --reason "grid looked at"
-  esd verify s3://esd-releases/releases/esd-miniature-van-gogh/1
+  esd publish esd-miniature-van-gogh 1
+  esd fetch esd-miniature-van-gogh                        the current release, verified
 
 `esd COMMAND --help` teaches each command with examples. Settings come from ESD_* variables; see the README.
 """
@@ -45,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for group in (run, erase, generate, study, human_study, export, import_, approve, verify, status):
+    for group in (run, erase, generate, study, human_study, export, import_, approve, release, verify, status):
         group.add(commands)
     return parser
 

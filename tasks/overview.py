@@ -5,6 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from tasks import approval, registry, release
+from tasks.registry import RegisteredVersion
+from tasks.standing import Standing, State, standings
 
 
 class StatusRow(BaseModel):
@@ -18,17 +20,17 @@ class StatusRow(BaseModel):
     base: str
     subset: str
     verdict: str  # "gates passed" or "gates not passed"
-    approval: str  # e.g. "approved by Ada Lovelace"
+    approval: str  # e.g. "approved by Ada Lovelace, superseded"
     release: str  # address in S3
 
 
 def status() -> list[StatusRow]:
     """All versions by model and version, from the registry, the approval log and the bucket themselves."""
-    decisions, releases = approval.decisions(), release.released()
+    known, releases = standings(approval.read_log()), release.released()
     rows = []
     for version in registry.list_versions():
         key = version.model, version.version
-        record = decisions.get(key)
+        standing = known.get(key, Standing())
         rows.append(
             StatusRow(
                 model=version.model,
@@ -37,8 +39,24 @@ def status() -> list[StatusRow]:
                 base=version.job.base,
                 subset=version.job.method,
                 verdict="gates passed" if version.passed else "gates not passed",
-                approval=f"{record.decision.value} by {record.by}" if record else "",
+                approval=_told(version, standing),
                 release=releases.get(key, ""),
             )
         )
     return rows
+
+
+def _told(version: RegisteredVersion, standing: Standing) -> str:
+    """Who decided what, what is still missing, and what became of it."""
+    decided = standing.decided
+    if decided is None:
+        return ""
+    told = [f"{decided.decision.value} by {decided.by}"]
+    if standing.overridden:
+        told.append("against its gates")
+    missing = standing.lacks(approval.required_policy(version), version.weights_digest)
+    if missing and standing.state is State.APPROVED:
+        told.append(missing)
+    if standing.state is State.SUPERSEDED:
+        told.append("superseded")
+    return ", ".join(told)

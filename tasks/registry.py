@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from esd_core import digest
-from esd_core.concepts import MINIATURE, ErasureJob
+from esd_core.concepts import MINIATURE, ApprovalPolicy, ErasureJob
 from esd_core.errors import RegistryError
 from esd_core.evaluation.gates import Verdict
 from esd_core.evaluation.results import EvaluationReport
@@ -35,14 +35,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WEIGHTS, REPORT, GRID, EVALUATION = "weights.safetensors", "report.html", "grid.png", "evaluation.json"
-FILES = (WEIGHTS, REPORT, GRID, EVALUATION)  # what every version has
+FILES = (WEIGHTS, REPORT, GRID, EVALUATION)  # what every version is made of
+VERDICT = "verdict.json"  # what its gates said, added when it is registered
 CANDIDATE, APPROVED, RELEASED = "candidate", "approved", "released"  # aliases
+POLICY_TAG = "esd.policy"
 FORMAT = "1"  # of the tags below; other systems' versions do not carry it
 _OURS = f"tags.`esd.format` = '{FORMAT}'"
 
 
 class RegisteredVersion(BaseModel):
-    """A version as the registry's tags tell it. `files`: SHA-256 of each artifact by name; `page`: its web page."""
+    """A version as the registry's tags tell it. `files`: SHA-256 of each artifact by name; `page`: its web page.
+
+    gates_digest: of the verdict at registration. policy: who has to approve it, as its list says.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -54,6 +59,8 @@ class RegisteredVersion(BaseModel):
     weights_digest: str
     status: str
     passed: bool  # every gate, at registration
+    gates_digest: str | None = None
+    policy: ApprovalPolicy = ApprovalPolicy.GATES
     files: dict[str, str]
     artifacts: str  # address of the folder that holds the files
     page: str | None = None
@@ -103,6 +110,7 @@ def register_version(
             run = runs.run_of(client, job)
             runs.log_run(client, run, job, outcome, report)
             runs.log_files(client, run, files)
+            runs.log_text(client, run, VERDICT, verdict.model_dump_json(indent=1))
             client.set_terminated(run.info.run_id)
             version = _create_version(client, run, job, report, verdict, digests)
     if version.version == max(v.version for v in _search(f"name = '{version.model}' AND {_OURS}")):
@@ -122,11 +130,29 @@ def mark(version: RegisteredVersion, tags: Mapping[str, str] | None = None, alia
 
 def unmark(version: RegisteredVersion, alias: str) -> None:
     """Take an alias away from a version, if it has it."""
-    with tracking.errors(f"{version.model} version {version.version} cannot be marked"):
-        client = tracking.client()
-        named = client.get_registered_model(version.model).aliases.get(alias)
-        if str(named) == str(version.version):  # a number or text, depending on where MLflow keeps it
-            tracking.delete_alias(client, version.model, alias)
+    if aliases_of(version.model).get(alias) == version.version:
+        with tracking.errors(f"{version.model} version {version.version} cannot be marked"):
+            tracking.delete_alias(tracking.client(), version.model, alias)
+
+
+def aliases_of(model: str) -> dict[str, int]:
+    """Version number by alias."""
+    with tracking.errors(f"there is no model {model}: `esd status` lists what there is"):
+        aliases = tracking.client().get_registered_model(model).aliases
+    return {alias: int(number) for alias, number in aliases.items()}  # a number or text, depending on the store
+
+
+def page_of(version: RegisteredVersion) -> tuple[dict[str, str], str]:
+    """A version's tags, and its description in Markdown."""
+    with tracking.errors(f"{version.model} has no version {version.version}"):
+        entry = tracking.client().get_model_version(version.model, str(version.version))
+    return dict(entry.tags), entry.description or ""
+
+
+def describe(version: RegisteredVersion, description: str) -> None:
+    """Replace a version's description."""
+    with tracking.errors(f"{version.model} version {version.version} cannot be described"):
+        tracking.client().update_model_version(version.model, str(version.version), description)
 
 
 def download_artifacts(version: RegisteredVersion, folder: Path) -> dict[str, Path]:
@@ -169,6 +195,7 @@ def _create_version(
 ) -> RegisteredVersion:
     model = model_name(job)
     tracking.ensure_model(client, model, f"{job.name} erased from {job.base}")
+    verdict_digest = digest.of_bytes(verdict.model_dump_json(indent=1).encode())
     tags = {
         "esd.format": FORMAT,
         "esd.job_digest": job.digest,
@@ -178,7 +205,8 @@ def _create_version(
         "esd.weights_digest": digests[WEIGHTS],
         "esd.suite_digest": report.suite_digest,
         "esd.gates": "passed" if verdict.passed else "failed",
-        "esd.files": json.dumps(digests, sort_keys=True),
+        "esd.gates_digest": digest.of_json(verdict.model_dump(mode="json")),
+        "esd.files": json.dumps({**digests, VERDICT: verdict_digest}, sort_keys=True),
     }
     description = version_description(job, report, verdict)
     source = str(run.info.artifact_uri)
@@ -205,11 +233,13 @@ def _registered(entry: ModelVersion) -> RegisteredVersion:
             weights_digest=tags["esd.weights_digest"],
             status=str(entry.status),
             passed=tags["esd.gates"] == "passed",
+            gates_digest=tags.get("esd.gates_digest"),
+            policy=ApprovalPolicy(tags.get(POLICY_TAG, ApprovalPolicy.GATES)),
             files=json.loads(tags["esd.files"]),
             artifacts=entry.source or "",
             page=page if get_settings().mlflow_is_server else None,
         )
-    except (KeyError, ValidationError, json.JSONDecodeError) as e:
+    except (KeyError, ValueError) as e:  # of JSON, of pydantic, of an unknown policy
         raise RegistryError(
             f"{entry.name} version {entry.version} was not registered by this system: its esd.* tags are missing"
         ) from e

@@ -1,13 +1,10 @@
-"""Releases in S3: what was approved, published whole or not at all, and verified by anyone.
-
-s3://BUCKET/releases/MODEL/VERSION/
-    weights.safetensors  report.html  grid.png  evaluation.json  README.md    then, last:
-    manifest.json        SHA-256 and size of each, job, approval
-"""
+"""Releases into S3: what was approved, published whole or not at all. tasks/layout.py says where it lies."""
 
 from __future__ import annotations
 
 import logging
+import math
+import sys
 import tempfile
 from pathlib import Path
 
@@ -15,23 +12,31 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from esd_core import digest
 from esd_core.concepts import describe_faults
-from esd_core.errors import ApprovalError, InvalidInput, ReleaseError
+from esd_core.errors import ApprovalError, ReleaseError
 from esd_core.evaluation.results import EvaluationReport
-from tasks import approval, registry
-from tasks.approval import ApprovalRecord
-from tasks.manifest import MANIFEST, WEIGHTS, Manifest, ReleasedFile, faults_of_folder, is_plain_name, read_manifest
-from tasks.model_card import model_card
+from tasks import registry, signing
+from tasks.approval import required_policy
+from tasks.approval_log import read_log
+from tasks.fetching import verify
+from tasks.layout import CARD, CONFIG, MANIFEST, RELEASES, SIGNATURE, WEIGHTS, file_key, release_folder
+from tasks.lifecycle import operator, record_release
+from tasks.manifest import Manifest, ReleasedFile, faults_of_folder, read_manifest
+from tasks.model_card import loading_config, model_card
 from tasks.registry import RegisteredVersion
-from tasks.storage import Bucket, open_bucket, parse_uri
+from tasks.settings import get_settings
+from tasks.standing import Standing, State, standing_of, standings
+from tasks.storage import BINARY, JSON, Bucket, open_bucket
+from tasks.upload import upload_once
+from tasks.weights_check import shapes_in
+
+__all__ = ["Release", "publish", "released", "verify"]
 
 log = logging.getLogger(__name__)
 
-FOLDER = "releases/"
-CARD = "README.md"
 CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".png": "image/png",
-    ".json": "application/json",
+    ".json": JSON,
     ".md": "text/markdown; charset=utf-8",
 }
 
@@ -48,68 +53,56 @@ class Release(BaseModel):
     weights_digest: str
 
 
-def publish(model: str, version: int) -> Release:
-    """Publish an approved version; what is published already is returned as it is.
+def publish(model: str, version: int, by: str | None = None) -> Release:
+    """Publish an approved version and let its model's pointer name it; what is published already stays as it is.
 
-    Relies on nobody: reads the approval log itself, and checks every digest again. Raises ApprovalError when the
-    version is not approved, ReleaseError when other content stands in its place.
+    Relies on nobody: reads the approval log itself, and checks every digest again. by: who publishes, by default the
+    account this runs under. Raises ApprovalError when the version is not approved, ReleaseError when other content
+    stands in its place.
     """
-    registered = registry.get_version(model, version)
-    record = _require_approval(registered)
-    bucket = open_bucket()
+    registered, bucket = registry.get_version(model, version), open_bucket()
+    standing = standing_of(read_log(bucket), model, version)
+    _require_approval(registered, standing)
     published = _published(bucket, registered)
     if published is None:
         with tempfile.TemporaryDirectory(prefix="esd-publish-") as folder:
-            published = _upload(bucket, registered, record, Path(folder))
-    tags = {"esd.release": published.uri, "esd.release_manifest": published.manifest_digest}
-    registry.mark(registered, tags, alias=registry.RELEASED)
+            published = _upload(bucket, registered, standing, Path(folder))
+    record_release(bucket, model, version, by or operator(), published.manifest_digest)
     return published
 
 
-def verify(uri_or_dir: str) -> list[str]:
-    """Faults of a release in S3 or of a downloaded one; empty when it is whole and unaltered."""
-    if "://" not in uri_or_dir:
-        folder = Path(uri_or_dir)
-        if not folder.is_dir():
-            raise InvalidInput(f"no such folder: {uri_or_dir}; give a release folder, or s3://BUCKET/FOLDER")
-        return faults_of_folder(folder)
-    name, prefix = parse_uri(uri_or_dir)
-    with tempfile.TemporaryDirectory(prefix="esd-verify-") as folder_name:
-        return _download(open_bucket(name), prefix, Path(folder_name)) + faults_of_folder(Path(folder_name))
-
-
 def released() -> dict[tuple[str, int], str]:
-    """Address of every finished release in the bucket, by model and version."""
+    """Address of every release that is whole: its manifest is there, and the approval log says that it was released."""
     bucket = open_bucket()
-    found = {}
-    for key in bucket.listing(FOLDER):
-        parts = key.split("/")
-        if len(parts) == 4 and parts[3] == MANIFEST and parts[2].isdecimal():
-            found[parts[1], int(parts[2])] = bucket.uri(key.removesuffix(MANIFEST))
-    return found
+    manifests = {key for key in bucket.listing(RELEASES) if key.endswith(f"/{MANIFEST}")}
+    recorded = (place for place, standing in standings(read_log(bucket)).items() if standing.released)
+    folders = {place: release_folder(*place) for place in recorded}
+    return {place: bucket.uri(folder) for place, folder in folders.items() if folder + MANIFEST in manifests}
 
 
-def _require_approval(version: RegisteredVersion) -> ApprovalRecord:
-    """The approval of exactly these weights."""
-    name = f"{version.model} version {version.version}"
-    record = approval.approval_of(version.model, version.version)
-    if record is None:
-        raise ApprovalError(
-            f"{name} is not approved: "
-            f"`esd approve {version.model} {version.version} --by NAME --reason TEXT`, after looking at its report"
+def _require_approval(version: RegisteredVersion, standing: Standing) -> None:
+    """Raise ApprovalError unless exactly these weights are approved, by those whom the policy asks for."""
+    name, last = f"{version.model} version {version.version}", standing.decided
+    command = f"`esd approve {version.model} {version.version} --by NAME --reason TEXT`, after looking at its report"
+    if last is None:
+        raise ApprovalError(f"{name} is not approved: {command}")
+    if not last.approved:
+        remedy = (
+            "publish another version" if standing.state is State.WITHDRAWN else "approve it again, or another version"
         )
-    if not record.approved:
-        raise ApprovalError(
-            f"{name} was rejected by {record.by} ({record.reason}): approve it again, or another version"
-        )
-    if record.weights_digest != version.weights_digest:
+        raise ApprovalError(f"{name} was {last.decision.value} by {last.by} ({last.reason}): {remedy}")
+    if last.weights_digest != version.weights_digest:
         raise ApprovalError(f"{name} was approved with other weights than the registry now names: approve it again")
-    return record
+    missing = standing.lacks(required_policy(version), version.weights_digest)
+    if missing and standing.state is State.APPROVED:  # what is released was allowed by the policy of its day
+        raise ApprovalError(
+            f"{name} is not approved under the policy {required_policy(version).value}: {missing}; {command}"
+        )
 
 
 def _published(bucket: Bucket, version: RegisteredVersion) -> Release | None:
     """The release that stands in the version's place, if it is this version's; ReleaseError if it is another's."""
-    prefix = _prefix(version)
+    prefix = release_folder(version.model, version.version)
     content = bucket.get(prefix + MANIFEST)
     if content is None:
         return None
@@ -126,28 +119,21 @@ def _published(bucket: Bucket, version: RegisteredVersion) -> Release | None:
     return _release(bucket, version, content)
 
 
-def _upload(bucket: Bucket, version: RegisteredVersion, record: ApprovalRecord, folder: Path) -> Release:
-    """Fetch, check and upload a version's files, the manifest last."""
-    files = registry.download_artifacts(version, folder)
-    if digest.of_file(files[WEIGHTS]) != record.weights_digest:
-        raise ReleaseError(f"the weights of {version.model} version {version.version} are not those that were approved")
-    files[CARD] = _write_card(version, record, files[registry.EVALUATION], folder / CARD)
-    manifest = Manifest(
-        model=version.model,
-        version=version.version,
-        job=version.job,
-        job_digest=version.job_digest,
-        weights_digest=version.weights_digest,
-        approval=record,
-        files={n: ReleasedFile(sha256=digest.of_file(p), size=p.stat().st_size) for n, p in files.items()},
-    )
-    content, prefix = manifest.to_bytes(), _prefix(version)
+def _upload(bucket: Bucket, version: RegisteredVersion, standing: Standing, folder: Path) -> Release:
+    """Fetch, check and upload a version's files: the weights by their content, the manifest last."""
+    manifest = _prepare(version, standing, folder)
+    content, prefix = manifest.to_bytes(), release_folder(version.model, version.version)
     (folder / MANIFEST).write_bytes(content)
     faults = faults_of_folder(folder)
     if faults:
         raise ReleaseError(f"{version.model} version {version.version} cannot be published: {'; '.join(faults)}")
-    for name, path in files.items():
-        bucket.put(prefix + name, path, CONTENT_TYPES.get(path.suffix, "application/octet-stream"))
+    signature = signing.sign(content, get_settings())
+    upload_once(bucket, manifest.files[WEIGHTS].key, folder / WEIGHTS, progress=sys.stderr.isatty())
+    for name in manifest.files.keys() - {WEIGHTS}:
+        path = folder / name
+        bucket.put(prefix + name, path.read_bytes(), CONTENT_TYPES.get(path.suffix, BINARY))
+    if signature:
+        bucket.put(prefix + SIGNATURE, signature, JSON)
     if not bucket.put_new(prefix + MANIFEST, content):
         other = _published(bucket, version)  # somebody else was faster with the same version, or ReleaseError
         if other is None:
@@ -157,45 +143,46 @@ def _upload(bucket: Bucket, version: RegisteredVersion, record: ApprovalRecord, 
     return _release(bucket, version, content)
 
 
-def _write_card(version: RegisteredVersion, record: ApprovalRecord, evaluation: Path, path: Path) -> Path:
+def _prepare(version: RegisteredVersion, standing: Standing, folder: Path) -> Manifest:
+    """All files of a release but its manifest, in `folder`, and that manifest. The same for whoever prepares it."""
+    files = registry.download_artifacts(version, folder)
+    if digest.of_file(files[WEIGHTS]) != version.weights_digest:
+        raise ReleaseError(f"the weights of {version.model} version {version.version} are not those that were approved")
+    report = _report(files[registry.EVALUATION])
+    files[CARD], files[CONFIG] = folder / CARD, folder / CONFIG
+    digest.write_text(files[CARD], model_card(version.model, version.version, version.job, report, standing.approvals))
+    digest.write_text(files[CONFIG], loading_config(version.job, version.weights_digest, shapes_in(files[WEIGHTS])))
+    return Manifest(
+        model=version.model,
+        version=version.version,
+        job=version.job,
+        job_digest=version.job_digest,
+        weights_digest=version.weights_digest,
+        evaluation={name: value for name, value in report.metrics.items() if math.isfinite(value)},
+        policy=required_policy(version),
+        approvals=tuple(e for e in standing.approvals if e.weights_digest == version.weights_digest),
+        files={name: _released_file(version, name, path) for name, path in files.items()},
+    )
+
+
+def _released_file(version: RegisteredVersion, name: str, path: Path) -> ReleasedFile:
+    sha256 = digest.of_file(path)
+    key = file_key(version.model, version.version, name, sha256)
+    return ReleasedFile(sha256=sha256, size=path.stat().st_size, key=key)
+
+
+def _report(evaluation: Path) -> EvaluationReport:
     try:
-        report = EvaluationReport.model_validate_json(evaluation.read_bytes())
+        return EvaluationReport.model_validate_json(evaluation.read_bytes())
     except ValidationError as e:
         raise ReleaseError(f"{evaluation.name} is not an evaluation report: {describe_faults(e)}; register anew") from e
-    card = model_card(
-        version.model,
-        version.version,
-        version.job,
-        report,
-        approved_by=record.by,
-        reason=record.reason,
-        policy=record.policy.value,
-    )
-    path.write_text(card, encoding="utf-8")
-    return path
-
-
-def _download(bucket: Bucket, prefix: str, folder: Path) -> list[str]:
-    """Fetch a release; objects whose names would leave the folder are faults, and stay where they are."""
-    faults = []
-    for key in bucket.listing(prefix):
-        name = key.removeprefix(prefix)
-        if is_plain_name(name):
-            bucket.download(key, folder / name)
-        else:
-            faults.append(f"{name!r} is not in the manifest: remove it")
-    return faults
 
 
 def _release(bucket: Bucket, version: RegisteredVersion, manifest: bytes) -> Release:
     return Release(
         model=version.model,
         version=version.version,
-        uri=bucket.uri(_prefix(version)),
+        uri=bucket.uri(release_folder(version.model, version.version)),
         manifest_digest=digest.of_bytes(manifest),
         weights_digest=version.weights_digest,
     )
-
-
-def _prefix(version: RegisteredVersion) -> str:
-    return f"{FOLDER}{version.model}/{version.version}/"

@@ -82,3 +82,11 @@ def log_files(client: MlflowClient, run: Run, files: Mapping[str, Path]) -> None
             link = Path(folder) / name
             link.symlink_to(path.resolve())
             client.log_artifact(run.info.run_id, str(link))
+
+
+def log_text(client: MlflowClient, run: Run, name: str, text: str) -> None:
+    """Upload a small file."""
+    with tempfile.TemporaryDirectory(prefix="esd-register-") as folder:
+        path = Path(folder) / name
+        path.write_bytes(text.encode())
+        client.log_artifact(run.info.run_id, str(path))

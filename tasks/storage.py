@@ -1,6 +1,7 @@
-"""S3: whole objects with checked SHA-256, conditional writes, and errors that say what to do.
+"""S3: objects with checked SHA-256, conditional writes, and errors that say what to do.
 
-Credentials come from the default AWS chain. Only the embedded server, which checks none, is given made-up ones.
+Credentials come from the default AWS chain. Only the embedded server, which checks none, is given made-up ones. What
+is large goes by tasks/transfer.py.
 """
 
 from __future__ import annotations
@@ -8,123 +9,147 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from esd_core import digest
 from esd_core.errors import InvalidInput, ServiceUnavailable
+from tasks.object_rules import Rules
 from tasks.settings import EMBEDDED, Settings, get_settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_ABSENT = ("404", "NoSuchKey", "NotFound")
-_TAKEN = ("412", "PreconditionFailed", "409", "ConditionalRequestConflict")
+ABSENT = ("404", "NoSuchKey", "NotFound")
+TAKEN = ("412", "PreconditionFailed", "409", "ConditionalRequestConflict")
 _MAY_PASS = ("BadDigest", "SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "500", "502", "503")
+JSON = "application/json"
+BINARY = "application/octet-stream"
+CONNECTIONS = 16  # at most, for parts and for the entries of the approval log
 
 
-class CheckedPut(TypedDict):
-    """Arguments of a PUT that S3 checks: the algorithm is named too, since some servers look only then."""
+class Listed(NamedTuple):
+    """An object as a listing tells it; size in bytes."""
 
-    Bucket: str
-    Key: str
-    ContentType: str
-    ChecksumAlgorithm: Literal["SHA256"]
-    ChecksumSHA256: str
+    etag: str
+    size: int
+
+
+class Fetched(NamedTuple):
+    content: bytes
+    etag: str
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """One bucket on one S3 server. Objects are small enough for one PUT (at most 5 GiB, S3's own limit)."""
+    """One bucket on one S3 server. part_size: bytes; what is larger is sent in parts of so many."""
 
     name: str
     server: str  # its address, for people
     client: S3Client
+    rules: Rules = field(default=Rules())
+    part_size: int = 16 << 20
 
     def uri(self, key: str) -> str:
         return f"s3://{self.name}/{key}"
 
-    def put(self, key: str, content: bytes | Path, content_type: str = "application/octet-stream") -> None:
+    def put(self, key: str, content: bytes, content_type: str = BINARY, *, locked: bool = True) -> None:
         """Write an object; S3 refuses it unless what arrives has the SHA-256 of `content`."""
-        with self._errors():
-            if isinstance(content, bytes):
-                self.client.put_object(Body=content, **self._checked(key, digest.of_bytes(content), content_type))
-                return
-            with content.open("rb") as body:
-                self.client.put_object(Body=body, **self._checked(key, digest.of_file(content), content_type))
+        with self.errors():
+            self.client.put_object(Body=content, **self._checked(key, content, content_type, locked))
 
-    def put_new(self, key: str, content: bytes, content_type: str = "application/json") -> bool:
+    def put_new(self, key: str, content: bytes, content_type: str = JSON) -> bool:
         """Write an object on the condition that `key` is free. False: something else is there.
 
         A write whose answer got lost is retried by the client and then finds itself there: that is a success.
         """
+        return self._put_if(key, content, content_type, {"IfNoneMatch": "*"}, locked=True)
+
+    def put_over(self, key: str, content: bytes, etag: str | None) -> bool:
+        """Move a pointer: write an object on the condition that it is still `etag`, or still absent (None)."""
+        condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
+        return self._put_if(key, content, JSON, condition, locked=False)
+
+    def _put_if(self, key: str, content: bytes, content_type: str, condition: dict[str, Any], *, locked: bool) -> bool:
         from botocore.exceptions import ClientError
 
-        request = self._checked(key, digest.of_bytes(content), content_type)
-        with self._errors():
+        request = self._checked(key, content, content_type, locked) | condition
+        with self.errors():
             try:
-                self.client.put_object(Body=content, IfNoneMatch="*", **request)
+                self.client.put_object(Body=content, **request)
             except ClientError as e:
-                if _code(e) not in _TAKEN:
+                if code_of(e) not in (*TAKEN, *ABSENT):  # If-Match on what is gone
                     raise
-                return self.get(key) == content
+                found = self.fetch(key)
+                return found is not None and found.content == content
         return True
 
-    def _checked(self, key: str, sha256: str, content_type: str) -> CheckedPut:
-        return {
-            "Bucket": self.name,
-            "Key": key,
-            "ContentType": content_type,
-            "ChecksumAlgorithm": "SHA256",
-            "ChecksumSHA256": base64.b64encode(bytes.fromhex(sha256)).decode(),
-        }
+    def remove(self, key: str, etag: str) -> bool:
+        """Remove an object on the condition that it is still `etag`. False: it is another by now."""
+        from botocore.exceptions import ClientError
+
+        with self.errors():
+            try:
+                self.client.delete_object(Bucket=self.name, Key=key, IfMatch=etag)
+            except ClientError as e:
+                if code_of(e) not in TAKEN:
+                    raise
+                return False
+        return True
+
+    def _checked(self, key: str, content: bytes, content_type: str, locked: bool) -> dict[str, Any]:
+        """Arguments of a PUT that S3 checks: the algorithm is named too, since some servers look only then."""
+        sha256 = base64.b64encode(bytes.fromhex(digest.of_bytes(content))).decode()
+        place = {"Bucket": self.name, "Key": key, "ContentType": content_type}
+        return {**place, "ChecksumAlgorithm": "SHA256", "ChecksumSHA256": sha256, **self.rules.arguments(locked=locked)}
 
     def get(self, key: str) -> bytes | None:
         """An object's bytes, or None when there is none."""
+        found = self.fetch(key)
+        return found.content if found else None
+
+    def fetch(self, key: str) -> Fetched | None:
+        """An object's bytes and ETag, or None when there is none."""
         from botocore.exceptions import ClientError
 
-        with self._errors():
+        with self.errors():
             try:
-                return self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
+                answer = self.client.get_object(Bucket=self.name, Key=key)
+                return Fetched(answer["Body"].read(), answer["ETag"])
             except ClientError as e:
-                if _code(e) in _ABSENT:
+                if code_of(e) in ABSENT:
                     return None
                 raise
 
-    def download(self, key: str, path: Path) -> None:
-        """Fetch an object to `path`, which appears whole or not at all."""
-        with self._errors(), digest.whole_file(path) as partial, partial.open("wb") as f:
-            self.client.download_fileobj(self.name, key, f)
-
-    def listing(self, prefix: str = "") -> dict[str, str]:
-        """ETag of every object whose key starts with `prefix`, in order of the keys."""
-        with self._errors():
+    def listing(self, prefix: str = "") -> dict[str, Listed]:
+        """Every object whose key starts with `prefix`, in order of the keys."""
+        with self.errors():
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
-            found = {item["Key"]: item["ETag"] for page in pages for item in page.get("Contents", [])}
+            items = (item for page in pages for item in page.get("Contents", []))
+            found = {item["Key"]: Listed(item["ETag"], item["Size"]) for item in items}
         return dict(sorted(found.items()))
 
     def create(self) -> None:
         """Make the bucket unless it is there. For the embedded server; production buckets are made by their owners."""
         from botocore.exceptions import ClientError
 
-        with self._errors():
+        with self.errors():
             try:
                 self.client.head_bucket(Bucket=self.name)
             except ClientError as e:
-                if _code(e) not in (*_ABSENT, "NoSuchBucket"):
+                if code_of(e) not in (*ABSENT, "NoSuchBucket"):
                     raise
                 self.client.create_bucket(Bucket=self.name)
 
     def check(self) -> None:
         """Raise unless the bucket is there and answers: before a night's work rather than after it."""
-        with self._errors():
+        with self.errors():
             self.client.head_bucket(Bucket=self.name)
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def errors(self) -> Iterator[None]:
         """Turn what botocore raises into one line with a remedy."""
         from boto3.exceptions import Boto3Error
         from botocore import exceptions as aws
@@ -139,8 +164,9 @@ class Bucket:
             raise ServiceUnavailable(f"S3 at {self.server} does not answer: {_one_line(e)}") from e
 
     def _refusal(self, error: Any) -> InvalidInput | ServiceUnavailable:
-        code, operation = _code(error), error.operation_name
-        if code == "NoSuchBucket" or (code in _ABSENT and operation in ("HeadBucket", "ListObjectsV2", "PutObject")):
+        code, operation = code_of(error), error.operation_name
+        of_bucket = ("HeadBucket", "ListObjectsV2", "PutObject", "ListMultipartUploads", "CreateMultipartUpload")
+        if code == "NoSuchBucket" or (code in ABSENT and operation in of_bucket):
             return InvalidInput(
                 f"bucket {self.name!r} does not exist on {self.server}: create it, or set ESD_S3_BUCKET"
             )
@@ -157,7 +183,8 @@ def open_bucket(name: str | None = None, settings: Settings | None = None) -> Bu
     settings = settings or get_settings()
     address = server_address(settings)
     client = _client(address, settings.s3_region, settings.s3_endpoint_url == EMBEDDED, settings.service_timeout)
-    return Bucket(name=name or settings.s3_bucket, server=address or f"AWS ({settings.s3_region})", client=client)
+    server = address or f"AWS ({settings.s3_region})"
+    return Bucket(name or settings.s3_bucket, server, client, Rules.of(settings), settings.s3_part_mib << 20)
 
 
 def server_address(settings: Settings) -> str | None:
@@ -182,6 +209,7 @@ def _client(address: str | None, region: str, embedded: bool, timeout: float) ->
         connect_timeout=timeout,
         read_timeout=max(60.0, timeout),
         retries={"total_max_attempts": 3, "mode": "standard"},
+        max_pool_connections=CONNECTIONS,
         s3={"addressing_style": "path"} if address else None,
         proxies={} if embedded else None,  # a proxy cannot reach this machine's loopback address
     )
@@ -204,7 +232,7 @@ def parse_uri(uri: str) -> tuple[str, str]:
     return parts.netloc, f"{parts.path.strip('/')}/"
 
 
-def _code(error: Any) -> str:
+def code_of(error: Any) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 

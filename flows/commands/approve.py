@@ -1,33 +1,28 @@
-"""esd approve, esd reject, esd publish."""
+"""esd approve, esd reject."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
-from flows.commands.options import add_command, add_version
+from flows.commands.options import add_command, add_decision, add_version
 
 if TYPE_CHECKING:
     from flows.commands.options import Commands
 
 APPROVE = """\
-Adds an entry to the append-only approval log: who, when, why, and the digest of the weights that were judged.
+Adds an entry to the append-only approval log: who, when, why, and the digest of the weights that were judged. Under the
+policy two-person, a second person of another name has to approve too.
 
-example:
+examples:
   esd approve esd-miniature-van-gogh 1 --by "Ada Lovelace" --reason "looked at the grid, neighbours are intact"
+  esd approve esd-miniature-house 2 --by "Ada Lovelace" --reason "for the study only" --override
 """
 REJECT = """\
-A rejected version is never published.
+A rejected version is never published, unless it is approved after all.
 
 example:
   esd reject esd-miniature-house 2 --by "Ada Lovelace" --reason "churches have lost their towers"
-"""
-PUBLISH = """\
-Checks the approval record and every digest again, uploads the files and, last, the manifest. Publishing again
-changes nothing.
-
-example:
-  esd publish esd-miniature-van-gogh 1
 """
 
 
@@ -38,27 +33,24 @@ def add(commands: Commands) -> None:
     ):
         parser = add_command(commands, name, summary, epilog)
         add_version(parser)
-        parser.add_argument("--by", required=True, metavar="NAME", help="who decides")
-        parser.add_argument("--reason", required=True, metavar="TEXT", help="why")
+        add_decision(parser)
+        if command is approve:
+            parser.add_argument(
+                "--override", action="store_true", help="although a gate was not passed; shows for ever"
+            )
         parser.set_defaults(command=command)
-    parser = add_command(commands, "publish", "publish an approved version to S3", PUBLISH)
-    add_version(parser)
-    parser.set_defaults(command=publish)
 
 
 def approve(arguments: argparse.Namespace) -> int:
-    from esd_core.concepts import ApprovalPolicy
     from flows.embedded import embedded_storage
     from tasks import approval
 
+    model, version = arguments.model, arguments.version
     with embedded_storage():
-        record = approval.approve(
-            arguments.model, arguments.version, arguments.by, arguments.reason, ApprovalPolicy.MANUAL
-        )
-    print(
-        f"{record.model} {record.version}: approved by {record.by}; publish it with "
-        f"`esd publish {record.model} {record.version}`"
-    )
+        record = approval.approve(model, version, arguments.by, arguments.reason, override=arguments.override)
+        missing = approval.missing(model, version)
+    then = f"not enough yet: {missing}" if missing else f"publish it with `esd publish {model} {version}`"
+    print(f"{model} {version}: approved by {record.by}; {then}")
     return 0
 
 
@@ -69,17 +61,4 @@ def reject(arguments: argparse.Namespace) -> int:
     with embedded_storage():
         record = approval.reject(arguments.model, arguments.version, arguments.by, arguments.reason)
     print(f"{record.model} {record.version}: rejected by {record.by}")
-    return 0
-
-
-def publish(arguments: argparse.Namespace) -> int:
-    from flows.embedded import embedded_storage
-    from tasks import release
-
-    with embedded_storage():
-        published = release.publish(arguments.model, arguments.version)
-    print(
-        f"{arguments.model} {arguments.version}: published at {published.uri}; check it with "
-        f"`esd verify {published.uri}`"
-    )
     return 0

@@ -58,3 +58,8 @@ def machine_from(arguments: argparse.Namespace, configured: Machine) -> Machine:
 def add_version(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="registered model, as `esd status` names it")
     parser.add_argument("version", metavar="VERSION", type=int, help="its version number")
+
+
+def add_decision(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--by", required=True, metavar="NAME", help="who decides")
+    parser.add_argument("--reason", required=True, metavar="TEXT", help="why")

@@ -1,9 +1,10 @@
-"""esd verify."""
+"""esd verify, esd fetch, esd keygen."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.commands.options import add_command
@@ -11,30 +12,83 @@ from flows.commands.options import add_command
 if TYPE_CHECKING:
     from flows.commands.options import Commands
 
-EPILOG = """\
-Checks the manifest, every file's size and SHA-256, the weights' header, and that nothing else lies in the folder.
-Loads no model. Exit code 0: whole and unaltered; 1: every fault on a line of its own.
+VERIFY = """\
+Checks the manifest and its signature, every file's size and SHA-256, the approvals, the weights' structure and numbers,
+that their names are the base model's, and that nothing else lies there; in S3 also the approval log. Loads no model,
+needs no torch. Exit code 0: whole and unaltered; 1: every fault on a line of its own.
 
 examples:
   esd verify s3://esd-releases/releases/esd-miniature-van-gogh/1
-  aws s3 cp --recursive s3://esd-releases/releases/esd-miniature-van-gogh/1 release && esd verify release
+  esd verify release --key team.pub --base CompVis/stable-diffusion-v1-4@COMMIT
+"""
+FETCH = """\
+Downloads a release and verifies it: the current one of a model, or a version. What is there already is not fetched
+again, and what was interrupted goes on. A withdrawn release is refused. Prints the folder.
+
+examples:
+  esd fetch esd-miniature-van-gogh
+  esd fetch esd-miniature-van-gogh@1 --out release --key team.pub
+"""
+KEYGEN = """\
+Makes a development key for signing releases: FILE (private, for you only) and FILE.pub (for those who verify). With
+ESD_SIGNING_PASSWORD set, the private half is encrypted with it. Keep keys out of repositories.
+
+example:
+  esd keygen ~/.config/esd/signing.pem
+  export ESD_SIGNING_KEY=~/.config/esd/signing.pem ESD_VERIFYING_KEY=~/.config/esd/signing.pem.pub
 """
 
 
 def add(commands: Commands) -> None:
-    parser = add_command(commands, "verify", "check a release, in S3 or downloaded, against its manifest", EPILOG)
+    parser = add_command(commands, "verify", "check a release, in S3 or downloaded, against its manifest", VERIFY)
     parser.add_argument("release", metavar="s3://...|DIR", help="release folder in S3 or on disk")
+    _add_key(parser)
+    parser.add_argument("--base", metavar="BASE", help="base model whose tensors the weights must fit")
     parser.set_defaults(command=verify)
+    parser = add_command(commands, "fetch", "download a release, verified", FETCH)
+    parser.add_argument("release", metavar="MODEL[@VERSION]|s3://...", help="which release")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the cache in ESD_HOME)")
+    _add_key(parser)
+    parser.set_defaults(command=fetch)
+    parser = add_command(commands, "keygen", "make a development key for signing releases", KEYGEN)
+    parser.add_argument("file", type=Path, metavar="FILE", help="where the private key goes")
+    parser.set_defaults(command=keygen)
+
+
+def _add_key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--key", type=Path, metavar="PUB", help="public key that must have signed it")
 
 
 def verify(arguments: argparse.Namespace) -> int:
     from flows.embedded import storage_for
-    from tasks import release
+    from tasks import fetching
 
     with storage_for(arguments.release):
-        faults = release.verify(arguments.release)
+        faults = fetching.verify(arguments.release, arguments.key, arguments.base)
     for fault in faults:
         print(f"{arguments.release}: {fault}", file=sys.stderr)
     if not faults:
         print(f"{arguments.release}: whole and unaltered")
     return 1 if faults else 0
+
+
+def fetch(arguments: argparse.Namespace) -> int:
+    from flows.embedded import embedded_storage
+    from tasks import fetching
+
+    with embedded_storage():
+        folder = fetching.fetch(arguments.release, arguments.out, arguments.key, progress=sys.stderr.isatty())
+    print(folder)
+    return 0
+
+
+def keygen(arguments: argparse.Namespace) -> int:
+    from tasks import signing
+    from tasks.settings import get_settings
+
+    password = get_settings().signing_password
+    public = signing.make_key(arguments.file.expanduser(), password.get_secret_value() if password else None)
+    print(
+        f"{arguments.file}: private, sign with it (ESD_SIGNING_KEY)\n{public}: public, hand it out (ESD_VERIFYING_KEY)"
+    )
+    return 0

@@ -121,7 +121,7 @@ def make(tmp_path: Path) -> Callable[..., Made]:
         report = _report(job, digest.of_file(weights), after)
         history = folder / "history.jsonl"
         history.write_text("".join(f'{{"step": {i}, "loss": {1 / i}}}\n' for i in range(1, 1201)))
-        files = {"weights.safetensors": weights}
+        files = {"weights.safetensors": weights, "history.jsonl": history}
         for artifact, content in {
             "evaluation.json": report.model_dump_json(),
             "report.html": "<!doctype html><title>report</title>",

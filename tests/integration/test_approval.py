@@ -13,7 +13,10 @@ from esd_core.concepts import ApprovalPolicy
 from esd_core.errors import ApprovalError, RegistryError
 from tasks import approval, registry, tracking
 from tasks.approval import Decision
+from tasks.lifecycle import withdraw
 from tasks.registry import RegisteredVersion
+from tasks.release import publish
+from tasks.settings import Settings
 from tasks.storage import Bucket
 from tests.integration.conftest import Made, read_json
 
@@ -139,8 +142,69 @@ def test_the_gates_policy_leaves_to_people_what_did_not_pass(bucket: Bucket, mak
     assert approval.approve_by_policy(version, made.verdict, ApprovalPolicy.GATES) is None
     assert approval.approve_by_policy(version, make(seed=2).verdict, ApprovalPolicy.MANUAL) is None
     assert list(bucket.listing("approvals/")) == []
-    record = approval.approve(version.model, version.version, "Ada", "good enough for a study")
-    assert not record.gates_passed
+    with pytest.raises(ApprovalError, match=r"did not pass its gates: .* add --override"):
+        approval.approve(version.model, version.version, "Ada", "good enough for a study")
+    record = approval.approve(version.model, version.version, "Ada", "good enough for a study", override=True)
+    assert (record.gates_passed, record.override) == (False, True)
+    assert len(approval.read_log()) == 1
+
+
+@pytest.mark.usefixtures("bucket")
+def test_an_override_shows_for_ever(make: Make) -> None:
+    version = make(after=15).register()
+    approval.approve(version.model, 1, "Ada", "only for a study", override=True)
+    approval.reject(version.model, 1, "Grace", "the study is over")
+    page = tracking.client().get_model_version(version.model, "1")
+    assert page.tags["esd.override"] == "approved although a gate was not passed"
+    assert "approved against its gates" in (page.description or "")
+    assert "| Grace | the study is over |" in (page.description or "")
+
+
+def test_two_people_of_different_names_have_to_approve(version: RegisteredVersion, make: Make) -> None:
+    verdict = make(seed=9).verdict
+    assert approval.approve_by_policy(version, verdict, ApprovalPolicy.TWO_PERSON) is None
+    assert approval.read_log() == []
+    first = approval.approve(version.model, 1, "Ada Lovelace", "looked at the grid")
+    assert first.policy is ApprovalPolicy.TWO_PERSON
+    approval.approve(version.model, 1, "ada  LOVELACE", "looked again")
+    version = registry.get_version(version.model, 1)
+    assert approval.approve_by_policy(version, verdict, ApprovalPolicy.TWO_PERSON) is None
+    with pytest.raises(ApprovalError, match=r"two people must approve it, so far only ada {1,2}LOVELACE did"):
+        publish(version.model, 1)
+    second = approval.approve(version.model, 1, "Grace Hopper", "neighbours are intact")
+    assert approval.approve_by_policy(version, verdict, ApprovalPolicy.TWO_PERSON) == second
+    publish(version.model, 1)
+
+
+def test_the_house_may_ask_for_more_than_the_list(
+    version: RegisteredVersion, make: Make, fresh_settings: Callable[..., Settings]
+) -> None:
+    verdict = make(seed=9).verdict
+    assert approval.approve_by_policy(version, verdict, ApprovalPolicy.GATES)
+    fresh_settings(approval_policy="manual")
+    with pytest.raises(ApprovalError, match="not approved under the policy manual: no person approved it"):
+        publish(version.model, 1)
+    assert approval.approve_by_policy(version, verdict, ApprovalPolicy.GATES) is None
+    approval.approve(version.model, 1, "Ada", "fine")
+    publish(version.model, 1)
+
+
+def test_nobody_takes_the_policys_name(version: RegisteredVersion) -> None:
+    with pytest.raises(ApprovalError, match="an approval must say who decides"):
+        approval.approve(version.model, 1, "policy gates", "fine")
+
+
+def test_what_is_released_is_not_decided_again(version: RegisteredVersion) -> None:
+    approval.approve(version.model, 1, "Ada", "fine")
+    publish(version.model, 1)
+    for decide in (approval.approve, approval.reject):
+        with pytest.raises(ApprovalError, match="is decided already, it was released"):
+            decide(version.model, 1, "Grace", "second thoughts")
+    withdraw(version.model, 1, "Grace", "second thoughts")
+    with pytest.raises(ApprovalError, match=r"was withdrawn by Grace \(second thoughts\) and stays so"):
+        approval.approve(version.model, 1, "Ada", "fine, really")
+    with pytest.raises(ApprovalError, match=r"was withdrawn by Grace"):
+        publish(version.model, 1)
 
 
 def test_the_policy_never_overrules_a_person(version: RegisteredVersion, make: Make) -> None:

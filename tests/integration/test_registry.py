@@ -75,7 +75,14 @@ def test_a_version_carries_all_an_auditor_needs(settings: Settings, make: Make) 
     losses = _client(settings).get_metric_history(version.run_id, "loss")
     assert [point.step for point in losses] == list(range(1, 1201))
     names = {item.path for item in _client(settings).list_artifacts(version.run_id)}
-    assert names == {"weights.safetensors", "report.html", "grid.png", "evaluation.json"}
+    assert names == {
+        "weights.safetensors",
+        "report.html",
+        "grid.png",
+        "evaluation.json",
+        "verdict.json",
+        "history.jsonl",
+    }
 
 
 def test_a_job_is_found_by_its_digest(settings: Settings, make: Make) -> None:
@@ -189,9 +196,8 @@ def test_artifacts_come_back_checked(make: Make, tmp_path: Path) -> None:
     made = make()
     version = made.register()
     files = registry.download_artifacts(version, tmp_path / "whole")
-    assert {name: path.read_bytes() for name, path in files.items()} == {
-        name: path.read_bytes() for name, path in made.files.items()
-    }
+    assert set(files) == {*made.files, "verdict.json"}
+    assert all(files[name].read_bytes() == path.read_bytes() for name, path in made.files.items())
     stored = Path(version.artifacts.removeprefix("file://")) / "weights.safetensors"
     stored.write_bytes(stored.read_bytes()[:-1] + b"!")
     with pytest.raises(RegistryError, match=r"weights\.safetensors of esd-miniature-sun version 1 was altered"):
@@ -246,7 +252,7 @@ def test_over_http(
     registry.mark(version, {"esd.note": "x"}, alias="approved")
     registry.unmark(version, "approved")
     assert tracking.client().get_model_version(version.model, "1").aliases == ["candidate"]
-    assert set(registry.download_artifacts(version, tmp_path / "files")) == set(made.files)
+    assert set(registry.download_artifacts(version, tmp_path / "files")) == {*made.files, "verdict.json"}
     with pytest.raises(RegistryError, match="has no version 9"):
         registry.get_version(version.model, 9)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -24,8 +26,10 @@ from tasks.storage import Bucket
 from tests.integration.conftest import Made, read_json
 
 Make = Callable[..., Made]
-FILES = {"weights.safetensors", "report.html", "grid.png", "evaluation.json", "README.md", "manifest.json"}
-PREFIX = "releases/esd-miniature-sun/1/"
+MADE = {"report.html", "grid.png", "evaluation.json", "verdict.json", "history.jsonl"}
+BESIDE = MADE | {"README.md", "config.json", "manifest.json"}
+FILES = BESIDE | {"weights.safetensors"}
+MODEL, PREFIX, LATEST = "esd-miniature-sun", "releases/esd-miniature-sun/1/", "releases/esd-miniature-sun/latest.json"
 
 
 @pytest.fixture
@@ -43,8 +47,9 @@ def downloaded(approved: RegisteredVersion, settings: Settings, tmp_path: Path) 
     folder = tmp_path / "downloaded"
     folder.mkdir()
     s3 = boto3.client("s3", endpoint_url=settings.s3_endpoint_url, region_name="us-east-1")
-    for item in s3.list_objects_v2(Bucket=settings.s3_bucket, Prefix=PREFIX)["Contents"]:
-        s3.download_file(settings.s3_bucket, item["Key"], str(folder / item["Key"].removeprefix(PREFIX)))
+    s3.download_file(settings.s3_bucket, f"{PREFIX}manifest.json", str(folder / "manifest.json"))
+    for name, file in json.loads((folder / "manifest.json").read_text())["files"].items():
+        s3.download_file(settings.s3_bucket, file["key"], str(folder / name))
     return folder
 
 
@@ -64,18 +69,22 @@ def folder(kept: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 def test_a_release_is_whole_and_verifies(approved: RegisteredVersion, bucket: Bucket) -> None:
     published = publish(approved.model, 1)
     assert published.uri == f"s3://{bucket.name}/{PREFIX}"
-    assert {key.removeprefix(PREFIX) for key in bucket.listing("releases/")} == FILES
+    assert {key.removeprefix(PREFIX) for key in bucket.listing(PREFIX)} == BESIDE
+    assert list(bucket.listing("weights/")) == [f"weights/{approved.weights_digest}.safetensors"]
     manifest = bucket.get(f"{PREFIX}manifest.json")
     assert manifest
     assert published.manifest_digest == digest.of_bytes(manifest)
     content = json.loads(manifest)
     assert set(content["files"]) == FILES - {"manifest.json"}
-    assert content["approval"]["by"] == "Ada Lovelace"
+    assert [approval["by"] for approval in content["approvals"]] == ["Ada Lovelace"]
     assert content["weights_digest"] == approved.weights_digest
     assert verify(published.uri) == []
     entry = tracking.client().get_model_version(approved.model, "1")
     assert entry.tags["esd.release"] == published.uri
     assert "released" in entry.aliases
+    pointer = read_json(bucket.get(LATEST))
+    assert (pointer["version"], pointer["release"], pointer["entry"]) == (1, PREFIX, 2)
+    assert pointer["manifest_digest"] == published.manifest_digest
 
 
 def test_a_download_by_the_aws_sdk_alone_verifies(downloaded: Path) -> None:
@@ -136,14 +145,11 @@ def test_other_weights_than_the_approved_are_not_published(approved: RegisteredV
 def test_a_release_of_other_content_stays_as_it_is(approved: RegisteredVersion, bucket: Bucket) -> None:
     publish(approved.model, 1)
     key = f"{PREFIX}manifest.json"
-    theirs = read_json(bucket.get(key))
+    theirs: Any = read_json(bucket.get(key))
     other = "ab" * 32
-    for place in (theirs, theirs["approval"]):
-        assert isinstance(place, dict)
+    for place in (theirs, theirs["approvals"][0]):
         place["weights_digest"] = other
-    files = theirs["files"]
-    assert isinstance(files, dict)
-    files["weights.safetensors"]["sha256"] = other
+    theirs["files"]["weights.safetensors"] |= {"sha256": other, "key": f"weights/{other}.safetensors"}
     content = json.dumps(theirs).encode()
     bucket.put(key, content)
     with pytest.raises(ReleaseError, match="is already published with other content") as caught:
@@ -152,7 +158,7 @@ def test_a_release_of_other_content_stays_as_it_is(approved: RegisteredVersion, 
     assert bucket.get(key) == content
 
 
-@pytest.mark.parametrize("crash_at", [1, 3, 6])
+@pytest.mark.parametrize("crash_at", [1, 3, 8])
 def test_a_crash_while_publishing_leaves_no_release(
     approved: RegisteredVersion, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, crash_at: int
 ) -> None:
@@ -176,7 +182,7 @@ def test_a_crash_while_publishing_leaves_no_release(
     assert verify(publish(approved.model, 1).uri) == []
 
 
-def _edit_manifest(folder: Path, edit: Callable[[dict[str, object]], object]) -> None:
+def _edit_manifest(folder: Path, edit: Callable[[Any], object]) -> None:
     path = folder / "manifest.json"
     content = read_json(path.read_bytes())
     edit(content)
@@ -209,12 +215,10 @@ def _not_safetensors(folder: Path) -> None:
     (folder / "weights.safetensors").write_bytes(content)
     sha256 = digest.of_bytes(content)
 
-    def edit(manifest: dict[str, object]) -> None:
-        _files(manifest)["weights.safetensors"] = {"sha256": sha256, "size": len(content)}
-        manifest["weights_digest"] = sha256
-        approval_record = manifest["approval"]
-        assert isinstance(approval_record, dict)
-        approval_record["weights_digest"] = sha256
+    def edit(manifest: Any) -> None:
+        key = f"weights/{sha256}.safetensors"
+        manifest["files"]["weights.safetensors"] = {"sha256": sha256, "size": len(content), "key": key}
+        manifest["weights_digest"] = manifest["approvals"][0]["weights_digest"] = sha256
 
     _edit_manifest(folder, edit)
 
@@ -276,8 +280,8 @@ def test_the_model_card_tells_how_to_use_it_and_what_was_measured(downloaded: Pa
     assert matter["library_name"] == "diffusers"
     assert "concept-erasure" in matter["tags"]
     assert "| **sun, implied** | 20 | 95.0% | 5.0% (1% to 24%) |" in body
-    assert "approved by | Ada Lovelace (policy manual): looked at the grid" in body
-    for heading in ("## Load it", "## Intended use", "## Figures", "## Limits"):
+    assert re.search(r"approved by \| Ada Lovelace \(.*entry 1 of the log, policy manual\): looked at the grid", body)
+    for heading in ("## Load it", "## Intended use", "## Figures", "## Limits", "## Licences"):
         assert heading in body
     code = body.split("```python\n")[1].split("```")[0]
     assert len(code.strip().splitlines()) == 6

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -14,16 +13,29 @@ from tasks.settings import Settings
 from tasks.storage import Bucket, open_bucket, parse_uri
 
 
-def test_what_is_put_comes_back(bucket: Bucket, tmp_path: Path) -> None:
-    source, target = tmp_path / "source", tmp_path / "target"
-    source.write_bytes(bytes(range(256)) * 5000)
-    bucket.put("a/file", source)
+def test_what_is_put_comes_back(bucket: Bucket) -> None:
+    bucket.put("a/file", bytes(range(256)) * 5000)
     bucket.put("a/bytes", b"content", "text/plain")
-    bucket.download("a/file", target)
-    assert target.read_bytes() == source.read_bytes()
+    assert bucket.get("a/file") == bytes(range(256)) * 5000
     assert bucket.get("a/bytes") == b"content"
     assert bucket.get("a/nothing") is None
-    assert list(bucket.listing("a/")) == ["a/bytes", "a/file"]
+    assert {key: found.size for key, found in bucket.listing("a/").items()} == {"a/bytes": 7, "a/file": 1_280_000}
+
+
+def test_a_pointer_moves_only_from_where_it_was_seen(bucket: Bucket) -> None:
+    assert bucket.put_over("p", b"first", None)
+    assert not bucket.put_over("p", b"second", None)
+    seen = bucket.fetch("p")
+    assert seen
+    assert bucket.put_over("p", b"second", seen.etag)
+    assert not bucket.put_over("p", b"third", seen.etag)
+    assert not bucket.remove("p", seen.etag)
+    assert bucket.get("p") == b"second"
+    seen = bucket.fetch("p")
+    assert seen
+    assert bucket.remove("p", seen.etag)
+    assert not bucket.put_over("p", b"fourth", seen.etag)
+    assert bucket.get("p") is None
 
 
 def test_the_server_refuses_content_that_is_not_what_was_announced(

@@ -12,7 +12,23 @@ from esd_core.concepts import ConceptKind
 from esd_core.recipe import ParameterSubset, RolloutFrom
 from flows.cli import main
 
-COMMANDS = ("run", "erase", "generate", "study", "export", "import", "approve", "reject", "publish", "verify", "status")
+COMMANDS = (
+    "run",
+    "erase",
+    "generate",
+    "study",
+    "export",
+    "import",
+    "approve",
+    "reject",
+    "publish",
+    "rollback",
+    "withdraw",
+    "verify",
+    "fetch",
+    "keygen",
+    "status",
+)
 HEAVY = ("torch", "prefect", "mlflow", "boto3", "pydantic", "rich", "diffusers")
 
 

@@ -1,0 +1,137 @@
+"""What happens to a version after its approval: released, superseded, rolled back to, withdrawn.
+
+Each is an entry of the approval log first; pointer and MLflow follow the log, and every attempt completes what an
+earlier one, cut anywhere, has left.
+"""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import platform
+from collections.abc import Sequence
+
+from esd_core.errors import ApprovalError, RegistryError, ReleaseError
+from tasks import mirror, registry
+from tasks.approval import require_text
+from tasks.approval_log import ApprovalRecord, Decision, Entry, append, read_log
+from tasks.fetching import verify
+from tasks.layout import release_folder
+from tasks.pointer import settle_pointer
+from tasks.standing import State, current_release, standing_of, standings
+from tasks.storage import Bucket, open_bucket
+
+log = logging.getLogger(__name__)
+
+
+def record_release(bucket: Bucket, model: str, version: int, by: str, manifest_digest: str) -> None:
+    """Record that an approved version is released, unless it was before; then let all else follow."""
+
+    def released(records: Sequence[ApprovalRecord]) -> Entry | None:
+        standing = standing_of(records, model, version)
+        if standing.state is not State.APPROVED:
+            return None
+        names = ", ".join(dict.fromkeys(entry.by for entry in standing.approvals))
+        return following(
+            standing.approvals[-1], Decision.RELEASED, by, f"approved by {names}"[:200], manifest_digest=manifest_digest
+        )
+
+    append(bucket, released)
+    settle(bucket, model, version, by)
+
+
+def rollback(model: str, version: int, by: str, reason: str) -> str:
+    """Let a model's pointer name an earlier release again, which is verified first; returns its address.
+
+    Raises ApprovalError when the version was never released, or was withdrawn; ReleaseError when it is not whole.
+    """
+    require_text(by, "who decides (--by)", person=True)
+    require_text(reason, "why (--reason)")
+    bucket = open_bucket()
+    uri = bucket.uri(release_folder(model, version))
+
+    def again(records: Sequence[ApprovalRecord]) -> Entry | None:
+        standing = standing_of(records, model, version)
+        if standing.state is State.RELEASED:
+            return None
+        if standing.state is not State.SUPERSEDED or standing.released is None:
+            raise ApprovalError(
+                f"{model} version {version} is {standing.state.value}: only a release that another one took the place "
+                "of can be rolled back to"
+            )
+        return following(standing.released, Decision.RELEASED, by, reason)
+
+    again(read_log(bucket))
+    faults = verify(uri)
+    if faults:
+        raise ReleaseError(f"{uri} cannot be rolled back to: {'; '.join(faults)}")
+    append(bucket, again)
+    settle(bucket, model, version, by)
+    return uri
+
+
+def withdraw(model: str, version: int, by: str, reason: str) -> ApprovalRecord:
+    """Record that nobody shall use a released version any more; its objects stay, its pointer goes."""
+    require_text(by, "who decides (--by)", person=True)
+    require_text(reason, "why (--reason)")
+    bucket = open_bucket()
+
+    def withdrawn(records: Sequence[ApprovalRecord]) -> Entry | None:
+        standing = standing_of(records, model, version)
+        if standing.state is State.WITHDRAWN:
+            return None
+        if standing.released is None:
+            raise ApprovalError(
+                f"{model} version {version} is {standing.state.value}, not released: `esd reject` keeps it from that"
+            )
+        return following(standing.released, Decision.WITHDRAWN, by, reason)
+
+    append(bucket, withdrawn)
+    settle(bucket, model, version, by)
+    record = standing_of(read_log(bucket), model, version).last
+    assert record is not None
+    return record
+
+
+def following(
+    entry: ApprovalRecord, decision: Decision, by: str, reason: str, *, manifest_digest: str | None = None
+) -> Entry:
+    """The next entry on the same version: what was judged stays what it was."""
+    same = entry.model_dump(include=set(Entry.model_fields))
+    changed = {"decision": decision, "by": by, "reason": reason}
+    return Entry(**{**same, **changed, "manifest_digest": manifest_digest or entry.manifest_digest})
+
+
+def settle(bucket: Bucket, model: str, version: int, by: str) -> None:
+    """Let everything follow the log: other releases of the model are superseded, the pointer moves, MLflow shows it."""
+    touched = {version, *_supersede(bucket, model, by)}
+    settle_pointer(bucket, model)
+    records = read_log(bucket)
+    for number in sorted(touched):
+        try:
+            mirror.show(bucket, registry.get_version(model, number), records)
+        except RegistryError:  # the version was deleted from the registry: the log and S3 count
+            log.warning("%s version %s is not in the registry any more", model, number)
+
+
+def _supersede(bucket: Bucket, model: str, by: str) -> set[int]:
+    """Record of every release of the model but the current one that another took its place; returns which."""
+
+    def outdated(records: Sequence[ApprovalRecord]) -> list[Entry]:
+        current = current_release(records, model)
+        return [
+            following(standing.last, Decision.SUPERSEDED, by, f"version {current.version} took its place")
+            for (name, number), standing in standings(records).items()
+            if name == model and standing.last and standing.state is State.RELEASED
+            if current and number != current.version
+        ]
+
+    superseded = set()
+    while entry := append(bucket, lambda records: next(iter(outdated(records)), None)):
+        superseded.add(entry.version)
+    return superseded
+
+
+def operator() -> str:
+    """The account this runs under, as people read it."""
+    return f"{getpass.getuser()} on {platform.node() or 'this machine'}"[:200]

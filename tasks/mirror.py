@@ -1,0 +1,99 @@
+"""What MLflow shows of the approval log: tags, aliases and a history on each version's page.
+
+Everything follows from the log, so that it can be written again at any time, and compared (tasks/audit.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tasks import registry, tracking
+from tasks.approval_log import ApprovalRecord, Decision
+from tasks.layout import release_folder
+from tasks.model_card import cell
+from tasks.registry import RegisteredVersion
+from tasks.standing import Standing, State, current_release, standing_of, standings
+from tasks.storage import Bucket
+
+HISTORY = "\n\n## Decisions\n\n"  # begins what is written here; what stands before it is left as it is
+ALLOWED = (State.APPROVED, State.RELEASED, State.SUPERSEDED)
+
+
+def show(bucket: Bucket, version: RegisteredVersion, log: Sequence[ApprovalRecord]) -> None:
+    """Let MLflow show where a version stands; what it shows already is not written again."""
+    tags, description = registry.page_of(version)
+    expected = expected_tags(bucket, standing_of(log, version.model, version.version))
+    registry.mark(version, {name: value for name, value in expected.items() if tags.get(name) != value})
+    told = description.partition(HISTORY)[0] + history(bucket, log, version.model, version.version)
+    if told != description:
+        registry.describe(version, told)
+    _show_aliases(version.model, log)
+
+
+def _show_aliases(model: str, log: Sequence[ApprovalRecord]) -> None:
+    shown, expected = registry.aliases_of(model), expected_aliases(log, model)
+    with tracking.errors(f"the aliases of {model} cannot be set"):
+        client = tracking.client()
+        for alias in (registry.APPROVED, registry.RELEASED):
+            number = expected.get(alias)
+            if number is None and alias in shown:
+                tracking.delete_alias(client, model, alias)
+            elif number is not None and shown.get(alias) != number:
+                tracking.set_alias(client, model, alias, number)
+
+
+def expected_tags(bucket: Bucket, standing: Standing) -> dict[str, str]:
+    """The tags that a version must have, given its entries in the log; none while there are none."""
+    decided, released = standing.decided, standing.released
+    if standing.last is None or decided is None:
+        return {}
+    tags = {
+        "esd.state": standing.state.value,
+        "esd.approval": decided.decision.value,
+        "esd.approval_by": decided.by,
+        "esd.approval_at": decided.at.isoformat(timespec="seconds"),
+        "esd.approval_reason": decided.reason,
+        "esd.approval_entry": f"{decided.entry:06d}",
+    }
+    if any(entry.override for entry in standing.entries):
+        tags["esd.override"] = "approved although a gate was not passed"
+    if released:
+        tags["esd.release"] = bucket.uri(release_folder(released.model, released.version))
+        tags["esd.release_manifest"] = released.manifest_digest or ""
+    return tags
+
+
+def expected_aliases(log: Sequence[ApprovalRecord], model: str) -> dict[str, int]:
+    """The versions that the aliases `approved` and `released` must name."""
+    of_model = [entry for entry in log if entry.model == model]
+    allowed = {version for (_, version), standing in standings(of_model).items() if standing.state in ALLOWED}
+    approved = next((e.version for e in reversed(of_model) if e.approved and e.version in allowed), None)
+    current = current_release(of_model, model)
+    named = {registry.APPROVED: approved, registry.RELEASED: current.version if current else None}
+    return {alias: number for alias, number in named.items() if number is not None}
+
+
+def history(bucket: Bucket, log: Sequence[ApprovalRecord], model: str, version: int) -> str:
+    """Markdown: every entry on a version, where it was released, and what it replaced."""
+    entries = standing_of(log, model, version).entries
+    if not entries:
+        return ""
+    rows = [
+        f"| {e.entry} | {e.at:%Y-%m-%d %H:%M} | {e.decision.value}{' against its gates' if e.override else ''} "
+        f"| {cell(e.by)} | {cell(e.reason)} |"
+        for e in entries
+    ]
+    table = "\n".join(["| entry | when (UTC) | what | who | why |", "|---:|---|---|---|---|", *rows])
+    return HISTORY + table + "".join(_places(bucket, log, entries))
+
+
+def _places(bucket: Bucket, log: Sequence[ApprovalRecord], entries: Sequence[ApprovalRecord]) -> list[str]:
+    """Where a version was released, and what it took the place of, for each time it was released."""
+    sentences = []
+    for entry in entries:
+        if entry.decision is Decision.RELEASED:
+            before = current_release(log[: entry.entry - 1], entry.model)
+            replaced = f"in place of version {before.version}" if before else "where no version was"
+            uri = bucket.uri(release_folder(entry.model, entry.version))
+            sentences.append(f"\n\nReleased by entry {entry.entry} at `{uri}`, {replaced}.")
+    return sentences
