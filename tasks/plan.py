@@ -67,11 +67,12 @@ class Plan(BaseModel):
 
 
 def plan_tonight(wanted: ConceptList) -> Plan:
-    """Resolve the base, check that the suite measures every concept, and compare the list with the registry."""
+    """Resolve the base, check that the suite measures all that is judged, and compare the list with the registry."""
     base = resolve_base(wanted.base)
     suite = load_suite(wanted.suite)
     for entry in wanted.concepts:
         suite.probes_of(entry.erasure.concept)
+    wanted.gates.check(suite)
     return plan_night(wanted, base, registry.list_versions(), suite)
 
 

@@ -13,7 +13,7 @@ import yaml
 from esd_core import digest
 from esd_core.backbones.loading import load_pipeline
 from esd_core.base_model import ResolvedBase, resolve_base
-from esd_core.concepts import Concept, ConceptEntry, ConceptKind, ErasureJob
+from esd_core.concepts import Concept, ConceptEntry, ConceptKind, ConceptList, ErasureJob
 from esd_core.errors import EvaluationError, InvalidInput
 from esd_core.evaluation import artist
 from esd_core.evaluation.coherence_judge import RANGE_FILE
@@ -25,6 +25,7 @@ from esd_core.generation import generate
 from esd_core.parameters import select
 from esd_core.recipe import ParameterSubset
 from esd_core.weights import Provenance, save_weights
+from tasks.plan import plan_tonight
 from tests.unit.test_gates import probe, report
 
 HOUSE = Concept(name="house", kind=ConceptKind.OBJECT)
@@ -137,6 +138,12 @@ def test_a_gate_without_a_reference_is_refused_before_anything_is_loaded(
     with pytest.raises(EvaluationError, match="'coherence' entry"):
         measured(base, edited_weights, tiny_suite, tmp_path, 4, Gates(coherent_at_least=0.5))
     assert not list(tmp_path.iterdir())
+    entry = ConceptEntry(name="house", kind=ConceptKind.OBJECT)
+    listed = ConceptList(
+        base=base.id, suite=str(tiny_suite.folder / "suite.yaml"), gates=Gates(coherent_at_least=0.5), concepts=(entry,)
+    )
+    with pytest.raises(EvaluationError, match="'coherence' entry"):
+        plan_tonight(listed)  # nor is anything erased for it
 
 
 def test_what_was_registered_without_coherence_is_not_passed_by_a_new_gate() -> None:
