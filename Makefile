@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check up model bench
+.PHONY: help install demo test survive check up model bench
 
 help:  ## this list
 	@echo "make install   make .venv with the esd command in it"
 	@echo "make demo      erase three concepts from the bundled base model, measure, register, approve, publish"
 	@echo "make up        Prefect, MLflow and S3 with their UIs and a worker; stops with Ctrl-C"
 	@echo "make test      run the tests (needs no root; browser and PostgreSQL tests skip where those are missing)"
+	@echo "make survive   kill and stop servers, workers and engines in the middle of nights (a quarter of an hour)"
 	@echo "make check     formatting, lint, types, import contracts"
 	@echo "make bench     what an optimizer step costs, against a plain loop that does what the authors' code does (a quarter of an hour)"
 	@echo "make model     train the bundled base model again from scratch (hours of CPU)"
@@ -38,6 +39,10 @@ up: $(STAMP)
 test: $(STAMP)
 	@echo "==> test: unit, integration with real local servers, browser"
 	@$(BIN)/python -m pytest $(PYTEST)
+
+survive: $(STAMP)
+	@echo "==> survive: nights with real servers and workers, whose processes are killed and stopped"
+	@$(BIN)/python -m pytest tests/survival -m survival $(PYTEST)
 
 check: $(STAMP)
 	@echo "==> check: formatting"

@@ -17,7 +17,7 @@ QUICK = {
 }
 
 
-def write_suite(folder: Path) -> Path:
+def write_suite(folder: Path, names: tuple[str, ...] = (*CONCEPTS, "tree")) -> Path:
     """A suite whose classifier answers "seen" to everything: 100 % before and after, whatever the weights."""
     import torch
     from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessorPil
@@ -32,7 +32,7 @@ def write_suite(folder: Path) -> Path:
     ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder / "eye")
     probes = [
         {"name": name, "concept": name, "classifier": "eye", "label": "seen", "prompts": [f"a {name}"]}
-        for name in (*CONCEPTS, "tree")
+        for name in names
     ]
     path = folder / "suite.yaml"
     path.write_text(yaml.safe_dump({"classifiers": {"eye": {"model": "eye"}}, "probes": probes, "steps": 2}))

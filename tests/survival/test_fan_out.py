@@ -1,0 +1,83 @@
+"""A night on two runners that share no disk with it, nor with each other."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.survival.conftest import LONG
+from tests.survival.yard import Yard, engine_of, loads_torch, wait_for
+
+pytestmark = [pytest.mark.survival, pytest.mark.timeout(900)]
+Parameters = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runners(yard: Yard) -> None:
+    for name in ("runner-1", "runner-2"):
+        yard.start_worker(name, "esd-gpu")
+
+
+def table(yard: Yard) -> dict[str, dict[str, str]]:
+    """The night's table as Prefect shows it, by concept."""
+    return {row["concept"]: row for row in json.loads(yard.artifacts("night")[0]["data"])}
+
+
+def test_two_runners_share_a_night_and_the_parent_loads_no_torch(yard: Yard, parameters: Parameters) -> None:
+    (yard.home("runner-1") / "jobs").mkdir(parents=True)
+    night = yard.start_night(parameters("house", "sun", "tree", "boat", runners=2))
+    wait_for(lambda: engine_of(night), 60, lambda: yard.story(night))
+    parent, ours, theirs = engine_of(night), False, False
+    assert parent
+    while not yard.ended(night):
+        ours |= loads_torch(parent)
+        theirs |= any(loads_torch(pid) for child in yard.children(night) if (pid := engine_of(child.id)))
+    assert yard.end_of(night).state_name == "Completed", yard.story(night)
+    assert theirs
+    assert not ours
+    children = yard.children(night)
+    assert [len(child.parameters["concepts"]) for child in children] == [2, 2]
+    assert yard.versions == {name: [1] for name in ("house", "sun", "tree", "boat")}
+    assert yard.released == {"house", "sun", "tree", "boat"}
+    rows = table(yard)
+    assert {row["tonight"] for row in rows.values()} == {"done"}
+    assert {row["outcome"] for row in rows.values()} == {"published"}
+    made = {name: len(list(yard.home(name).glob("jobs/*/weights.safetensors"))) for name in ("runner-1", "runner-2")}
+    assert made == {"runner-1": 2, "runner-2": 2}
+    report = (yard.home("nights") / "report.html").read_text(encoding="utf-8")
+    assert all(f'id="{name}"' in report for name in rows)
+
+
+def test_what_a_dead_runner_had_not_finished_is_dealt_again(yard: Yard, parameters: Parameters) -> None:
+    quick, long = parameters("car"), parameters("fish", **LONG)
+    both = {**quick, "concepts": [*quick["concepts"], *long["concepts"]]}
+    night = yard.start_night(both)
+    wait_for(lambda: "car" in yard.versions and yard.children(night), 120, lambda: yard.story(night))
+    (first,) = yard.children(night)
+    wait_for(lambda: len(yard.children(first.id)) == 2, 60, lambda: yard.story(night))
+    engine = engine_of(first.id)
+    assert engine
+    os.kill(engine, signal.SIGKILL)
+    wait_for(lambda: len(yard.children(night)) == 2, 60, lambda: yard.story(night))
+    first, second = yard.children(night)
+    assert first.state_name == "Crashed"
+    assert [row["name"] for row in second.parameters["concepts"]] == ["fish"]
+    assert yard.end_of(night, 600).state_name == "Completed", yard.story(night)
+    assert (yard.versions["car"], yard.versions["fish"]) == ([1], [1])
+
+
+def test_a_bad_concept_fails_alone_and_the_night_says_so(yard: Yard, parameters: Parameters) -> None:
+    night = parameters("road", "house", runners=2)
+    night["concepts"][0]["learning_rate"] = 1.0
+    night["concepts"][0]["iterations"] = 60
+    run = yard.end_of(yard.start_night(night))
+    assert run.state_name == "Failed"
+    rows = table(yard)
+    assert (rows["road"]["tonight"], rows["house"]["tonight"]) == ("failed", "skipped")
+    assert "loss" in rows["road"]["why"]
+    assert "1 failed" in str(run.state and run.state.message)
