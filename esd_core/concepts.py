@@ -155,8 +155,9 @@ class Erasure(BaseModel):
 class ErasureJob(BaseModel):
     """One edited model, named by its digest: same digest, same weights.
 
-    Separate jobs erase one concept, a joint job the concepts of a list; both start from the original weights. judge:
-    names the probes and classifiers that look at images before the erasure stops by itself, if any do.
+    Separate jobs erase one concept, a joint job the concepts of a list; both start from the original weights. merged:
+    the concepts are erased one by one and then merged, rather than trained in turn. judge: names the probes and
+    classifiers that look at images before the erasure stops by itself, if any do.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -164,6 +165,7 @@ class ErasureJob(BaseModel):
     base: str  # as the person wrote it, a branch resolved: hub id with commit, folder, or "miniature"
     base_digest: str
     erasures: tuple[Erasure, ...] = Field(min_length=1)
+    merged: bool = False
     judge: str | None = None
 
     def model_post_init(self, _: Any) -> None:
@@ -178,7 +180,8 @@ class ErasureJob(BaseModel):
 
     @property
     def digest(self) -> str:
-        return digest.of_json(self.model_dump(mode="json", exclude={"base"} if self.judge else {"base", "judge"}))
+        unset = {name for name in ("merged", "judge") if not getattr(self, name)}
+        return digest.of_json(self.model_dump(mode="json", exclude={"base", *unset}))
 
     @property
     def concepts(self) -> tuple[Concept, ...]:
@@ -193,7 +196,7 @@ class ErasureJob(BaseModel):
     def slug(self) -> str:
         if len(self.concepts) == 1:
             return self.concepts[0].slug
-        return f"joint-{slug_of(self.name)}"
+        return f"{'merged' if self.merged else 'joint'}-{slug_of(self.name)}"
 
     @property
     def scope(self) -> str:
@@ -214,15 +217,17 @@ class ErasureJob(BaseModel):
     @property
     def settings(self) -> dict[str, Any]:
         """Everything but the base that decides the result, flat; a joint job's begin with the concept's slug."""
-        judge = {"judge": self.judge[:12]} if self.judge else {}
+        own: dict[str, Any] = {"merged": True} if self.merged else {}
+        own |= {"judge": self.judge[:12]} if self.judge else {}
         if len(self.erasures) == 1:
-            return self.erasures[0].settings | judge
-        return {f"{e.concept.slug}.{key}": value for e in self.erasures for key, value in e.settings.items()} | judge
+            return self.erasures[0].settings | own
+        return {f"{e.concept.slug}.{key}": value for e in self.erasures for key, value in e.settings.items()} | own
 
 
 class ListMode(StrEnum):
     SEPARATE = "separate"  # a model for each concept
-    JOINT = "joint"  # one model without all of them
+    JOINT = "joint"  # one model without all of them, trained on all in turn
+    MERGED = "merged"  # one model without all of them: erased one by one, then merged
 
 
 class ConceptList(BaseModel):
@@ -237,7 +242,11 @@ class ConceptList(BaseModel):
     )
     gates: Gates = Gates()
     approval: ApprovalPolicy = ApprovalPolicy.MANUAL
-    mode: ListMode = Field(ListMode.SEPARATE, description="A model for each concept, or one model without all of them.")
+    mode: ListMode = Field(
+        ListMode.SEPARATE,
+        description="separate: a model for each concept. merged: one model without all of them, each erased alone and "
+        "then merged. joint: one model trained on all in turn, which leaves more of a long list.",
+    )
     concepts: tuple[ConceptEntry, ...] = Field(min_length=1)
 
     def model_post_init(self, _: Any) -> None:

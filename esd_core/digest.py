@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -11,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from esd_core.errors import DiskFull
+
 CHUNK = 1 << 20
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def of_bytes(data: bytes) -> str:
@@ -35,7 +39,10 @@ def of_files(root: Path, files: list[Path]) -> str:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; on success it is flushed to disk and takes `path`'s name at once."""
+    """Yield a path beside `path` to write to; on success it is flushed to disk and takes `path`'s name at once.
+
+    Raises DiskFull where there is no room for it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     os.close(handle)
@@ -46,6 +53,13 @@ def whole_file(path: Path) -> Iterator[Path]:
             os.fsync(f.fileno())
         partial.chmod(0o644)
         partial.replace(path)
+    except OSError as e:
+        if e.errno not in NO_ROOM:
+            raise
+        raise DiskFull(
+            f"no room to write {path}: {os.strerror(e.errno)}; free some, or work on another disk (ESD_HOME); what was "
+            "done is kept, the same command continues"
+        ) from e
     finally:
         partial.unlink(missing_ok=True)
 

@@ -1,5 +1,7 @@
 """The erasure of a job's concepts: score banks -> student -> edited weights, resumable to the bit.
 
+A merged job's concepts are erased alone first, as jobs of their own.
+
 bank-*.safetensors      frozen points, shared by all jobs that need the same ones
 checkpoint.safetensors  trained tensors, Adam's moments, losses so far
 history.jsonl           step, loss, and the concept it is of
@@ -10,8 +12,10 @@ outcome.json            written last: what was made and what it cost
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,9 +28,12 @@ from esd_core.checkpoint import CHECKPOINT
 from esd_core.concepts import ErasureJob
 from esd_core.errors import ErasureFailed
 from esd_core.evaluation.suite import Suite
-from esd_core.evaluation.witness import witnesses_of
+from esd_core.evaluation.witness import judge_of, witnesses_of
 from esd_core.machine import Machine
 from esd_core.memory import peak_memory, start_peak_memory
+from esd_core.merged_erasure import Merging, Round
+from esd_core.quick_look import Witness
+from esd_core.tensor_file import Stored
 from esd_core.training import Training
 from esd_core.tuning import Tuned
 from esd_core.weights import Provenance, save_weights
@@ -52,6 +59,20 @@ class ErasureOutcome(BaseModel):
     seconds: float
     peak_memory: int | None = None
     tuned: tuple[Tuned, ...] = ()
+    merging: tuple[Round, ...] = ()
+
+
+@dataclass(frozen=True)
+class Made:
+    """The edited tensors by name, and how they came about. losses: of each step, with the concept's name."""
+
+    tensors: Mapping[str, torch.Tensor | Stored]
+    losses: Sequence[tuple[float, str]]
+    unet_evaluations: int
+    forward_equivalents: float
+    seconds: float
+    tuned: tuple[Tuned, ...]
+    merging: tuple[Round, ...] = ()
 
 
 def erase(
@@ -61,15 +82,17 @@ def erase(
     machine: Machine | None = None,
     *,
     banks: Path | None = None,
+    alone: Path | None = None,
     suite: Suite | None = None,
     progress: bool = True,
 ) -> ErasureOutcome:
     """Erase the job's concepts from the base; everything is kept in `folder`, score banks in `banks` (or `folder`).
 
-    suite: whose classifiers look at images before an erasure stops by itself; the one that the job names as its judge.
-    A finished job is returned as it is; an interrupted one continues from its last checkpoint and ends with the same
-    bits as one never interrupted. Raises ErasureFailed when training cannot go on, EvaluationError when the
-    suite is not the job's judge.
+    alone: where the concepts of a merged job, each erased alone, are kept and found, in folders named by their jobs'
+    digests (default: in `folder`). suite: whose classifiers look at images before an erasure stops by itself; the one
+    that the job names as its judge. A finished job is returned as it is; an interrupted one continues from its last
+    checkpoint and ends with the same bits as one never interrupted. Raises ErasureFailed when training cannot go on,
+    EvaluationError when the suite is not the job's judge.
     """
     finished = _finished(job, folder)
     if finished is not None:
@@ -80,32 +103,84 @@ def erase(
     start_peak_memory(device)
     with _memory_errors():
         witnesses = witnesses_of(suite, job, machine.device)
-        training = Training(job, base, folder, banks or folder, machine, witnesses=witnesses, progress=progress)
-        done = training.run()
-    weights = folder / "weights.safetensors"
-    weights_digest = save_weights(weights, training.student.edited(), Provenance.of(job))
-    history = folder / "history.jsonl"
-    names = [concept.name for concept in job.concepts]
-    rows = (
-        json.dumps({"step": i, "loss": loss, "concept": names[part]}, ensure_ascii=False)
-        for i, (loss, part) in enumerate(zip(done.losses, done.parts, strict=True), start=1)
-    )
-    digest.write_text(history, "\n".join(rows) + "\n")
+        if job.merged:
+            parts = [
+                erase(
+                    one, base, (alone or folder) / one.digest[:16], machine, banks=banks, suite=suite, progress=progress
+                )
+                for one in one_by_one(job, suite)
+            ]
+            made = _merge(job, base, machine, parts, witnesses, progress)
+        else:
+            made = _train(Training(job, base, folder, banks or folder, machine, witnesses=witnesses, progress=progress))
+    weights, history = folder / "weights.safetensors", folder / "history.jsonl"
+    weights_digest = save_weights(weights, made.tensors, Provenance.of(job))
+    rows = [{"step": i, "loss": loss, "concept": name} for i, (loss, name) in enumerate(made.losses, start=1)]
+    digest.write_text(history, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    last = [loss for loss, _ in made.losses[-20:]]
     outcome = ErasureOutcome(
         job=job,
         weights=weights,
         weights_digest=weights_digest,
         history=history,
-        final_loss=sum(done.losses[-20:]) / len(done.losses[-20:]),
-        unet_evaluations=done.forwards,
-        forward_equivalents=round(done.equivalents, 1),
-        seconds=round(done.seconds, 2),
+        final_loss=sum(last) / len(last),
+        unet_evaluations=made.unet_evaluations,
+        forward_equivalents=round(made.forward_equivalents, 1),
+        seconds=round(made.seconds, 2),
         peak_memory=peak_memory(device),
-        tuned=training.tuned(done),
+        tuned=made.tuned,
+        merging=made.merging,
     )
     digest.write_text(folder / "outcome.json", outcome.model_dump_json(indent=1))
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return outcome
+
+
+def one_by_one(job: ErasureJob, suite: Suite | None) -> list[ErasureJob]:
+    """The jobs that erase each concept of a merged job alone."""
+    return [
+        ErasureJob(base=job.base, base_digest=job.base_digest, erasures=(erasure,), judge=judge_of(suite, (erasure,)))
+        for erasure in job.erasures
+    ]
+
+
+def _train(training: Training) -> Made:
+    done = training.run()
+    names = [concept.name for concept in training.job.concepts]
+    return Made(
+        tensors=training.student.edited(),
+        losses=[(loss, names[part]) for loss, part in zip(done.losses, done.parts, strict=True)],
+        unet_evaluations=done.forwards,
+        forward_equivalents=done.equivalents,
+        seconds=done.seconds,
+        tuned=training.tuned(done),
+    )
+
+
+def _merge(
+    job: ErasureJob,
+    base: ResolvedBase,
+    machine: Machine,
+    parts: Sequence[ErasureOutcome],
+    witnesses: Sequence[Witness | None],
+    progress: bool,
+) -> Made:
+    """parts: of each concept erased alone. What they cost counts."""
+    started = time.monotonic()
+    weights = [part.weights for part in parts]
+    merging = Merging(job, base, weights, machine.device, witnesses=witnesses, progress=progress)
+    tensors, rounds = merging.run()
+    rows = [json.loads(line) for part in parts for line in part.history.read_text(encoding="utf-8").splitlines()]
+    evaluations = merging.backbone.evaluations
+    return Made(
+        tensors=tensors,
+        losses=[(row["loss"], row["concept"]) for row in rows],
+        unet_evaluations=sum(part.unet_evaluations for part in parts) + evaluations,
+        forward_equivalents=sum(part.forward_equivalents for part in parts) + evaluations,
+        seconds=sum(part.seconds for part in parts) + time.monotonic() - started,
+        tuned=tuple(tuned for part in parts for tuned in part.tuned),
+        merging=rounds,
+    )
 
 
 def _finished(job: ErasureJob, folder: Path) -> ErasureOutcome | None:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
-from esd_core.backbones.base import concatenate, repeat
-from esd_core.lessons import Lesson
+from esd_core.backbones.base import Backbone, concatenate, repeat
+from esd_core.concepts import ErasureJob
+from esd_core.lessons import Lesson, other_words, word_pairs
 from esd_core.objective import guided
 from esd_core.point_source import roll_out
 from esd_core.score_bank import Points, Prompts
-from esd_core.student import Batch, Student
+from esd_core.student import Batch, EditedModel, Student
 from esd_core.tuning import learning_rate_from_response
 
 JUDGED_GUIDANCE = 4.0  # classifier-free guidance at which the prediction is judged
@@ -21,6 +22,7 @@ TRAJECTORIES, STEPS, POINTS = 2, 10, 12  # of each name of the concept, shared a
 OTHER_STEPS, OTHER_POINTS = 6, 2  # of each prompt that must not change
 RESPONSE_POINTS = 8
 SEED_OFFSET = 500  # held-out trajectories start from seeds that no bank uses
+WATCHED_WORDS = 4  # random prompts whose prediction is watched
 PROBE_STEP = 1e-5  # small enough to be linear; made larger until the change can be told from rounding
 MEASURABLE = {torch.float64: 0.01, torch.float32: 0.01, torch.bfloat16: 0.3}  # change, as a share of the gap
 
@@ -42,7 +44,7 @@ class Look:
 class HeldOut:
     """Points of one concept that are never trained on. A look costs two evaluations a point."""
 
-    def __init__(self, student: Student, lessons: Sequence[Lesson], others: Sequence[Prompts]) -> None:
+    def __init__(self, student: EditedModel, lessons: Sequence[Lesson], others: Sequence[Prompts]) -> None:
         """lessons: those that erase the concept; others: prompts that must not change."""
         self.student = student
         self.recipe = lessons[0].recipe
@@ -90,6 +92,13 @@ class HeldOut:
         latents, timesteps = torch.cat([points.latents] * 2), torch.cat([points.timesteps] * 2)
         eps_null, eps_prompt = self.student.predict(latents, timesteps, told).chunk(2)
         return guided(eps_null, eps_prompt, JUDGED_GUIDANCE)
+
+
+def watched_prompts(job: ErasureJob, part: int, backbone: Backbone) -> list[Prompts]:
+    """Prompts that must not change while a concept is erased: what it retains, and random words."""
+    null, erasure = backbone.encode(""), job.erasures[part]
+    pairs = word_pairs(other_words(job, backbone), WATCHED_WORDS, erasure.recipe.seed)
+    return [Prompts(backbone.encode(text), null) for text in (*erasure.concept.retain, *pairs)]
 
 
 def gap(points: Points) -> torch.Tensor:

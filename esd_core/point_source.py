@@ -20,7 +20,7 @@ from esd_core.recipe import Recipe
 from esd_core.rollout import Predict
 from esd_core.schedule import shuffled
 from esd_core.score_bank import Points, Prompts, accompanied, collect, start_noise
-from esd_core.student import Student
+from esd_core.student import EditedModel, Student
 from esd_core.tensor_file import Stored
 
 SMALL_LATENTS = 4096  # numbers in one sample's latents
@@ -69,7 +69,7 @@ class PointSource(ABC):
 
 
 def roll_out(
-    student: Student, prompts: Prompts, recipe: Recipe, seeds: Sequence[int], predict: Predict | None = None
+    student: EditedModel, prompts: Prompts, recipe: Recipe, seeds: Sequence[int], predict: Predict | None = None
 ) -> Points:
     """Points of one trajectory for each seed, sampled with the frozen model unless `predict` samples them."""
     backbone = student.backbone

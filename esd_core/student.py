@@ -53,31 +53,27 @@ class Batch:
         )
 
 
-class Student:
-    """Trains subsets of a denoiser's parameters; everything else stays frozen.
+class EditedModel:
+    """The one denoiser in memory, with parameters of some subsets edited, and the frozen model that it was.
 
-    The originals are kept only where the frozen model is asked during training: score banks ask it before.
+    The originals are kept only where the frozen model is asked: score banks ask it before.
     """
 
-    def __init__(
-        self, backbone: Backbone, subsets: Iterable[ParameterSubset], updates: Updates, keeps_originals: bool
-    ) -> None:
+    def __init__(self, backbone: Backbone, subsets: Iterable[ParameterSubset], keeps_originals: bool) -> None:
         backbone.denoiser.requires_grad_(False)
         self.backbone = backbone
         self.subsets = {subset: select(backbone.denoiser, subset) for subset in subsets}
         self.parameters = {name: p for chosen in self.subsets.values() for name, p in chosen.items()}
-        self.optimizer = MasterAdam(self.parameters, masters=updates is Updates.MASTER)
-        self._originals = {name: p.detach().clone() for name, p in self.parameters.items() if keeps_originals}
+        self.originals = {name: p.detach().clone() for name, p in self.parameters.items() if keeps_originals}
         self._changed = False
-        self.backward_cost = 0.0  # in forward passes of a sample
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Within this block the denoiser is the original one: tensors are swapped, nothing is copied."""
-        assert self._originals or not self._changed, "the originals were not kept"
-        edited = {name: self.parameters[name].data for name in self._originals}
+        assert self.originals or not self._changed, "the originals were not kept"
+        edited = {name: self.parameters[name].data for name in self.originals}
         try:
-            for name, original in self._originals.items():
+            for name, original in self.originals.items():
                 self.parameters[name].data = original
             yield
         finally:
@@ -94,6 +90,17 @@ class Student:
     ) -> torch.Tensor:
         with self.frozen():
             return self.backbone.predict(latents, timesteps, conditioning)
+
+
+class Student(EditedModel):
+    """Trains subsets of a denoiser's parameters; everything else stays frozen."""
+
+    def __init__(
+        self, backbone: Backbone, subsets: Iterable[ParameterSubset], updates: Updates, keeps_originals: bool
+    ) -> None:
+        super().__init__(backbone, subsets, keeps_originals)
+        self.optimizer = MasterAdam(self.parameters, masters=updates is Updates.MASTER)
+        self.backward_cost = 0.0  # in forward passes of a sample
 
     def gradients(self, batch: Batch, subset: ParameterSubset) -> float:
         """Mean squared error of the batch, its gradients left in the subset's parameters.

@@ -17,8 +17,8 @@ from esd_core.base_model import ResolvedBase
 from esd_core.checkpoint import CHECKPOINT, Checkpoint, Progress
 from esd_core.concepts import ErasureJob
 from esd_core.errors import ErasureFailed
-from esd_core.held_out import RESPONSE_POINTS, HeldOut, gap, measured_learning_rate
-from esd_core.lessons import Lesson, lessons_of, other_words, word_pairs
+from esd_core.held_out import RESPONSE_POINTS, HeldOut, gap, measured_learning_rate, watched_prompts
+from esd_core.lessons import Lesson, lessons_of
 from esd_core.machine import Machine, give_back_freed_memory
 from esd_core.point_source import Bank, OnPolicy, PointSource
 from esd_core.quick_look import QuickLook, Witness
@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 CHECKPOINTS = 10  # per erasure
 EXPLODED = 1000.0  # times the mean of the first losses; single points differ a hundredfold
 FIRST_LOSSES = 10
-WATCHED_WORDS = 4  # random prompts whose prediction is watched
 
 
 class Training:
@@ -61,7 +60,10 @@ class Training:
         self.limits = [tuning.most_steps(r, plan) for r, plan in zip(self.recipes, self.plans, strict=True)]
         self.backbone = load_backbone(base, machine.device, self.recipes[0].precision)
         self.lessons = lessons_of(job, self.backbone)
-        watched = [self._watched(part) for part in range(len(self.recipes))]
+        watched = [
+            watched_prompts(job, part, self.backbone) if recipe.is_tuned else []
+            for part, recipe in enumerate(self.recipes)
+        ]
         self.quick_looks = [w and QuickLook(self.backbone, base, w) for w in witnesses]
         self.backbone.release()
         give_back_freed_memory()
@@ -73,15 +75,6 @@ class Training:
         self._fill_banks()
         give_back_freed_memory()
         self.held_out = [self._held_out(part, watched[part]) for part in range(len(self.recipes))]
-
-    def _watched(self, part: int) -> list[Prompts]:
-        """Prompts of a concept that must not change: what it retains, and random words."""
-        if not self.recipes[part].is_tuned:
-            return []
-        null = self.backbone.encode("")
-        pairs = word_pairs(other_words(self.job, self.backbone), WATCHED_WORDS, self.recipes[part].seed)
-        retained = [lesson.prompts for lesson in self.lessons if lesson.part == part and lesson.keeps]
-        return [*retained, *(Prompts(self.backbone.encode(pair), null) for pair in pairs)]
 
     def _source(self, number: int, lesson: Lesson, banks: Path, base: ResolvedBase) -> PointSource:
         if lesson.recipe.rollout_from is RolloutFrom.STUDENT:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from esd_core.recipe import Anchor, Recipe
 
 IMAGES = 12  # looked at where a settling ended
+SHOWN_AT_MOST = 0.1  # share of them in which a concept that is gone may still be seen
 
 
 class Action(StrEnum):
@@ -47,7 +48,7 @@ class Plan(BaseModel):
     interference_limit: float = 0.75  # what counts as that
     settling_gains: float = 0.08  # by which the remainder falls while settling, as a rule
     judged: bool = False  # whether images are looked at where a settling ended
-    shown_at_most: float = 0.1  # share of them in which the concept may still be seen
+    shown_at_most: float = SHOWN_AT_MOST
     near: float = 0.05  # how far from its goal the remainder may be where no image shows the concept
     more_steps: float = 0.5  # beyond most_steps, as a share of them, as long as images show the concept
 

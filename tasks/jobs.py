@@ -17,18 +17,21 @@ from esd_core.evaluation.witness import judge_of
 from esd_core.recipe import ParameterSubset
 
 
-def job_of(entries: Sequence[ConceptEntry], base: ResolvedBase, suite: Suite | None = None) -> ErasureJob:
+def job_of(
+    entries: Sequence[ConceptEntry], base: ResolvedBase, suite: Suite | None = None, *, merged: bool = False
+) -> ErasureJob:
     """One model without all these concepts. suite: whose classifiers look at images before an erasure stops."""
-    erasures = tuple(entry.erasure for entry in entries)
-    return ErasureJob(base=base.id, base_digest=base.digest, erasures=erasures, judge=judge_of(suite, erasures))
+    erasures, merged = tuple(entry.erasure for entry in entries), merged and len(entries) > 1
+    judge = judge_of(suite, erasures, merged)
+    return ErasureJob(base=base.id, base_digest=base.digest, erasures=erasures, merged=merged, judge=judge)
 
 
 def jobs_of(
     wanted: ConceptList, base: ResolvedBase, suite: Suite | None = None
 ) -> list[tuple[ErasureJob, ErasureJob | None]]:
     """The list's jobs, each with the job it is compared with, if any: a job for each concept, or one for all."""
-    if wanted.mode is ListMode.JOINT:
-        return [(job_of(wanted.concepts, base, suite), None)]
+    if wanted.mode is not ListMode.SEPARATE:
+        return [(job_of(wanted.concepts, base, suite, merged=wanted.mode is ListMode.MERGED), None)]
     return [(job_of([entry], base, suite), comparison_of(entry, base, suite)) for entry in wanted.concepts]
 
 

@@ -6,9 +6,11 @@ Both hold for a number of images that was fixed beforehand; what a sequential te
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
 from statistics import NormalDist
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 CONFIDENCE = 0.95
@@ -47,6 +49,17 @@ def paired_difference(only_before: int, only_after: int, images: int, confidence
     middle = gained - lost
     half = _z(confidence) * sqrt((gained + lost - middle**2) / (images + 2))
     return Interval(lower=max(-1.0, middle - half), upper=min(1.0, middle + half))
+
+
+def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE) -> Interval:
+    """Of the mean of independent values, by Student's t; a point when there is only one."""
+    from scipy.stats import t  # a second to import, and few need it
+
+    count, middle = len(values), float(np.mean(values))
+    if count < 2:
+        return Interval(lower=middle, upper=middle)
+    half = float(t.ppf((1 + confidence) / 2, count - 1)) * float(np.std(values, ddof=1)) / sqrt(count)
+    return Interval(lower=middle - half, upper=middle + half)
 
 
 def _z(confidence: float) -> float:

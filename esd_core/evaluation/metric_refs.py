@@ -42,3 +42,14 @@ class CoherenceRef(ModelRef):
     @property
     def digest(self) -> str:
         return digest.of_json([model_digest(self.model), self.false_alarms, self.images, self.prompts])
+
+
+class QualityRef(ModelRef):
+    """By what the study of quality measures images. features: for FID, KID and distances at equal seeds."""
+
+    features: Words = Field(description="Folder of a vision model, relative to the suite file, or owner/name@commit.")
+    clip: Words | None = Field(None, description="The same of a CLIPModel, for CLIP scores.")
+
+    @property
+    def digest(self) -> str:
+        return digest.of_json([model_digest(self.features), self.clip and model_digest(self.clip)])

@@ -209,6 +209,6 @@ def concept_list(job: ErasureJob, images_per_probe: int) -> str:
     rows = [
         {key: value for key, value in erasure.settings.items() if value not in (None, [])} for erasure in job.erasures
     ]
-    mode = {"mode": "joint"} if len(rows) > 1 else {}
+    mode = {"mode": "merged" if job.merged else "joint"} if len(rows) > 1 else {}
     whole = {"base": job.base, "images_per_probe": images_per_probe, **mode, "concepts": rows}
     return yaml.safe_dump(whole, sort_keys=False, allow_unicode=True)

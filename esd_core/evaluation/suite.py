@@ -19,7 +19,7 @@ from esd_core import digest
 from esd_core.concepts import MINIATURE, Concept, ConceptKind, describe_faults
 from esd_core.errors import EvaluationError, InvalidInput
 from esd_core.evaluation.classifier_refs import ClassifierRef, Words, located
-from esd_core.evaluation.metric_refs import CoherenceRef
+from esd_core.evaluation.metric_refs import CoherenceRef, QualityRef
 from esd_core.evaluation.model_refs import locate
 from esd_core.recipe import RolloutSampler
 
@@ -67,6 +67,7 @@ class Suite(BaseModel):
     seed: int = Field(0, ge=0, lt=2**31)
     coherence: CoherenceRef | None = Field(None, description="Whether images are pictures at all, and by what.")
     kinds: dict[ConceptKind, tuple[Words, ...]] = Field({}, exclude=True, description="What studies erase by default.")
+    quality: QualityRef | None = Field(None, exclude=True, description="By what studies of quality measure images.")
     folder: Path = Field(exclude=True)
 
     def model_post_init(self, _: Any) -> None:
@@ -90,6 +91,15 @@ class Suite(BaseModel):
         """What says which images are pictures, with its model as an absolute folder or a pinned hub id."""
         ref = self.coherence
         return ref and ref.model_copy(update={"model": locate(ref.model, self.folder)})
+
+    @property
+    def quality_reference(self) -> QualityRef | None:
+        """The models of the study of quality, each an absolute folder or a pinned hub id."""
+        ref = self.quality
+        if ref is None:
+            return None
+        places = {"features": ref.features, **({"clip": ref.clip} if ref.clip else {})}
+        return ref.model_copy(update={name: locate(model, self.folder) for name, model in places.items()})
 
     def kind_of(self, name: str) -> ConceptKind | None:
         """The kind under which a concept is listed, if it is."""

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 FIRST_SEED = 1 << 29  # those of an evaluation begin below 1 << 28
 
 
-def judge_of(suite: Suite | None, erasures: Sequence[Erasure]) -> str | None:
+def judge_of(suite: Suite | None, erasures: Sequence[Erasure], merged: bool = False) -> str | None:
     """Names all of the suite that decides when these erasures stop; None when nothing of it does.
 
-    In a joint job nothing does: pushing on there costs the rest of the model more than it gains (docs/lists.md).
+    In a joint job nothing does, unless it is merged: pushing on while training costs the rest of the model more than it
+    gains (docs/lists.md).
     """
     looked_at = [erasure.concept for erasure in erasures if erasure.recipe.stops_by_itself]
-    if suite is None or not looked_at or len(erasures) > 1:
+    if suite is None or not looked_at or (len(erasures) > 1 and not merged):
         return None
     probes = [probe for concept in looked_at for probe in _probes(suite, concept)]
     judges = {probe.classifier: suite.locate(probe.classifier).digest for probe in probes}
@@ -41,7 +42,7 @@ def witnesses_of(suite: Suite | None, job: ErasureJob, device: str) -> list[Witn
 
     Raises EvaluationError when the suite is not the one that the job was planned with, or knows a wrong label.
     """
-    if judge_of(suite, job.erasures) != job.judge:
+    if judge_of(suite, job.erasures, job.merged) != job.judge:
         raise EvaluationError(
             f"the suite's probes of {job.name}, or their classifiers, are not those that its erasure was planned with: "
             "plan it again"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from esd_core.evaluation.intervals import Interval, wilson
+from esd_core.evaluation.intervals import Interval, mean_interval, wilson
 from esd_core.evaluation.pairs import PairCounts, pooled
 from esd_core.evaluation.results import ProbeResult
 
@@ -48,6 +49,8 @@ class Figure(BaseModel):
             return ""
         if self.unit is Unit.POINTS:
             return f"{_signed(self.lower)} to {_signed(self.upper)}"
+        if self.unit is Unit.NUMBER:
+            return f"{self.lower:.3g} to {self.upper:.3g}"
         return f"{100 * self.lower:.0f} to {100 * self.upper:.0f}"
 
 
@@ -59,6 +62,11 @@ def _signed(difference: float) -> str:
 def share(hits: int, images: int) -> Figure:
     """A rate with Wilson's interval."""
     return _figure(hits / images if images else 0.0, Unit.SHARE, wilson(hits, images), images)
+
+
+def mean(values: np.ndarray) -> Figure:
+    """Of a number measured in each image, with Student's interval."""
+    return _figure(float(values.mean()), Unit.NUMBER, mean_interval(values), len(values))
 
 
 def rate_before(counts: PairCounts) -> Figure:

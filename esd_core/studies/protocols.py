@@ -15,6 +15,7 @@ from esd_core.studies.figures import Figure, rate_after
 from esd_core.studies.generality import generality
 from esd_core.studies.implied import implied
 from esd_core.studies.objects import objects
+from esd_core.studies.quality import quality
 from esd_core.studies.request import Protocol, StudyRequest
 from esd_core.studies.study import Findings, Picture, Study, Table
 from esd_core.studies.styles import styles
@@ -29,6 +30,7 @@ PROTOCOLS: dict[Protocol, Callable[[Workbench, StudyRequest], Findings]] = {
     Protocol.ETA: eta,
     Protocol.GENERALITY: generality,
     Protocol.BASELINES: baselines,
+    Protocol.QUALITY: quality,
 }
 
 

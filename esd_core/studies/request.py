@@ -21,6 +21,7 @@ class Protocol(StrEnum):
     ETA = "eta"  # efficacy against interference
     GENERALITY = "generality"  # synonyms, paraphrases, near neighbours
     BASELINES = "baselines"  # guidance without training, another checkpoint, ESD-x and ESD-u
+    QUALITY = "quality"  # FID, KID, CLIP score and distance at equal seeds, of what had nothing to do with the concept
 
 
 class StudyRequest(BaseModel):
@@ -42,7 +43,8 @@ class StudyRequest(BaseModel):
     learning_rate: float | None = Field(None, gt=0, le=1, description="eta: by default of the tuned erasure.")
     also_known_as: tuple[Text, ...] = Field((), description="generality: other names of the concept.")
     neighbours: tuple[Text, ...] = Field((), description="generality: by default the nearest in the text encoder.")
-    prompts: Path | None = Field(None, description="implied: CSV file of prompts in I2P's format.")
+    prompts: Path | None = Field(None, description="implied, quality: CSV file of prompts in I2P's format.")
+    real: Path | None = Field(None, description="quality: folder of real images to compare with.")
     against: str | None = Field(None, description="baselines: another base model, or a weights file.")
 
     @property

@@ -14,7 +14,6 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from esd_core.errors import EvaluationError
-from esd_core.evaluation.metrics.features import Features
 
 
 @dataclass(frozen=True)
@@ -25,14 +24,16 @@ class KernelDistance:
     deviation: float
 
 
-def frechet_distance(real: np.ndarray, generated: np.ndarray, features: Features) -> float:
+def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
     """FID: |m1 - m2|^2 + Tr(C1 + C2 - 2 sqrt(C1 C2)) of the features' means and covariances; 0 for equal sets.
+
+    Features of the images, (N, D) each.
 
     Heusel et al., NeurIPS 2017, equation 6. Few images bias it upwards: it wants many times more of them than the
     features have dimensions. Raises EvaluationError for fewer than two.
     """
     _check(2, real, generated)
-    before, after = _doubles(real, features), _doubles(generated, features)
+    before, after = _doubles(real), _doubles(generated)
     metric = FrechetInceptionDistance(_Given(before.shape[1]))
     metric.update(before, real=True)
     metric.update(after, real=False)
@@ -40,7 +41,7 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray, features: Features
 
 
 def kernel_distance(
-    real: np.ndarray, generated: np.ndarray, features: Features, *, subset: int = 50, subsets: int = 100, seed: int = 0
+    real: np.ndarray, generated: np.ndarray, *, subset: int = 50, subsets: int = 100, seed: int = 0
 ) -> KernelDistance:
     """KID: squared maximum mean discrepancy of the features under (x.y / D + 1)^3, over random subsets.
 
@@ -48,7 +49,7 @@ def kernel_distance(
     sets. Raises EvaluationError for fewer images than a subset.
     """
     _check(subset, real, generated)
-    before, after = _doubles(real, features), _doubles(generated, features)
+    before, after = _doubles(real), _doubles(generated)
     with torch.random.fork_rng(devices=[]):  # torchmetrics draws its subsets from the global generator
         torch.manual_seed(seed)
         metric = KernelInceptionDistance(_Given(before.shape[1]), subsets=subsets, subset_size=subset)
@@ -69,8 +70,8 @@ class _Given(nn.Module):
         return features
 
 
-def _doubles(images: np.ndarray, features: Features) -> torch.Tensor:
-    return torch.from_numpy(features(images)).double()
+def _doubles(features: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(features).double()
 
 
 def _check(least: int, *sets: np.ndarray) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from esd_core.evaluation.metrics.features import Features, unit
+from esd_core.evaluation.metrics.features import unit
 
 
-def perceptual_distance(before: np.ndarray, after: np.ndarray, features: Features) -> np.ndarray:
+def perceptual_distance(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """1 - cosine of the features of each pair of images at one seed: (N,) float in [0, 2], 0 for equal images.
 
-    Meant for DINOv2 or CLIP features.
+    Features (N, D) each, meant to be DINOv2's or CLIP's.
     """
-    pairs = unit(features(before)) * unit(features(after))
+    pairs = unit(before) * unit(after)
     return np.asarray(1 - pairs.sum(-1))
