@@ -3,24 +3,23 @@
 from collections.abc import Sequence
 from typing import Any
 
-from prefect import flow
+from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from esd_core.concepts import MINIATURE, ApprovalPolicy, ConceptList, ListMode
 from flows.form import Concepts, Images, Indifference, Share, WrongShare
-from tasks import artifacts, steps
+from tasks import artifacts, notices, steps
 from tasks.night import Night, reason
 from tasks.plan import PlannedJob
 from tasks.shares import cost, part_of
 
 
 def share_name() -> str:
-    from prefect.runtime import flow_run
-
-    rows = flow_run.parameters.get("concepts") or []
+    parameters = runtime.flow_run.parameters
+    rows = parameters.get("concepts") or []
     names = [row.name if hasattr(row, "name") else str(row["name"]) for row in rows]
-    few = ", ".join(names[:3]) or str(flow_run.parameters.get("concept_list") or "nothing")
+    few = ", ".join(names[:3]) or str(parameters.get("concept_list") or "nothing")
     return f"erase {few}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
@@ -57,13 +56,15 @@ def erase(
         wrong_pass: Most that a gate may pass of models that are worse.
         wrong_fail: Most that a gate may fail of models that are better.
         approval: Who approves: a person (manual), or the gates.
-        mode: A model for each concept (separate), or one model without all of them (joint).
+        mode: A model for each concept (separate), or one without all of them: merged of models erased alone, or joint.
     """
     wanted = steps.read_list(dict(locals()))
     plan = steps.plan(wanted)
     failed = erase_here(plan.jobs, wanted, artifacts.start_night(plan))
     night = Night.of(plan, steps.settle(plan, failed, wanted))
     artifacts.show_night(night)
+    if not runtime.flow_run.parent_flow_run_id:  # else its night tells
+        notices.tell(night)
     return ended(night)
 
 

@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from esd_core.concepts import MINIATURE, ApprovalPolicy, ConceptList, ListMode
 from flows.erase import ended, erase_here
 from flows.form import Concepts, Images, Indifference, RunnerCount, Share, WrongShare
-from tasks import artifacts, steps
+from tasks import artifacts, notices, steps
 from tasks import runners as gpu_runners
 from tasks.lists import flat
 from tasks.night import Night
@@ -63,7 +63,7 @@ def nightly_erasure(
         wrong_pass: Most that a gate may pass of models that are worse.
         wrong_fail: Most that a gate may fail of models that are better.
         approval: Who approves: a person (manual), or the gates.
-        mode: A model for each concept (separate), or one model without all of them (joint).
+        mode: A model for each concept (separate), or one without all of them: merged of models erased alone, or joint.
     """
     wanted = steps.read_list(dict(locals()))
     plan = steps.plan(wanted)
@@ -74,6 +74,7 @@ def nightly_erasure(
         failed = erase_here(plan.to_do, wanted, progress)
     night = steps.report_night(Night.of(plan, steps.settle(plan, failed, wanted)))
     artifacts.show_night(night)
+    notices.tell(night)
     return ended(night)
 
 

@@ -28,6 +28,7 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 
+from esd_core.concepts import ListMode
 from esd_core.errors import InvalidInput, ServiceUnavailable
 from tasks.plan import PlannedJob
 from tasks.shares import deal
@@ -167,7 +168,8 @@ def _of_dead_nights(jobs: Sequence[PlannedJob]) -> dict[UUID, Share]:
     shares = {}
     for run in find_runs(deployment_id=FlowRunFilterDeploymentId(any_=[deployment.id]), state=_in(ALIVE)):
         names = [row["name"] for row in run.parameters.get("concepts", [])]
-        groups = [tuple(names)] if run.parameters.get("mode") == "joint" else [(name,) for name in names]
+        mode = run.parameters.get("mode", ListMode.SEPARATE)
+        groups = [(name,) for name in names] if mode == ListMode.SEPARATE else [tuple(names)]
         found = tuple(by_concepts.pop(group) for group in groups if group in by_concepts)
         if found:
             log.info("%s is still at %s", run.name, ", ".join(planned.job.name for planned in found))

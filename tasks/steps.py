@@ -94,6 +94,7 @@ def erase(job: ErasureJob, wanted: ConceptList) -> ErasureOutcome:
         _files(job).folder,
         settings.machine,
         banks=settings.banks_folder,
+        alone=settings.jobs_folder,
         suite=load_suite(wanted.suite),
         progress=_bars(),
     )
