@@ -29,6 +29,7 @@ def study(
     also_known_as: list[str] | None = None,
     neighbours: list[str] | None = None,
     prompts: Path | None = None,
+    real: Path | None = None,
     against: str | None = None,
 ) -> Path:
     """Erase what the protocol asks for, measure it against the base at the same seeds, write tables and charts.
@@ -46,7 +47,8 @@ def study(
         learning_rate: Of eta: as the tuned erasure chose if empty.
         also_known_as: Of generality: other names of the concept.
         neighbours: Of generality: concepts to keep; the nearest in the text encoder if empty.
-        prompts: Of implied: a CSV file of prompts in I2P's format, where the runner can read it.
+        prompts: Of implied and quality: a CSV file of prompts in I2P's format, where the runner can read it.
+        real: Of quality: a folder of real images to compare with, where the runner can read it.
         against: Of baselines: another base model, or a weights file.
     """
     settings = {name: value for name, value in locals().items() if value is not None}

@@ -24,6 +24,7 @@ examples:
   esd study eta --out eta --etas 1 3 10                  efficacy against interference, from one score bank
   esd study generality --concepts house --also-known-as cottage --out generality
   esd study baselines --concepts sun --out baselines     negative prompt, Safe Latent Diffusion, ESD-x, ESD-u
+  esd study quality --concepts "Van Gogh" --out quality   FID, KID and CLIP score of everything else
   esd study objects --base CompVis/stable-diffusion-v1-4@COMMIT --suite imagenette.yaml --images 500 --out objects
 """
 # protocol, what it is, its own options, example
@@ -54,6 +55,12 @@ PROTOCOLS = (
         ("--against",),
         'esd study baselines --concepts "Van Gogh" --against other.safetensors --out baselines',
     ),
+    (
+        "quality",
+        "FID, KID, CLIP score and distance at equal seeds, of all that is not the concept",
+        ("--prompts", "--real"),
+        'esd study quality --concepts "Van Gogh" --prompts coco.csv --real coco-images --out quality',
+    ),
 )
 # argument, field of the request, type, several, metavar, help
 OPTIONS: dict[str, tuple[str, Any, bool, str, str]] = {
@@ -64,6 +71,7 @@ OPTIONS: dict[str, tuple[str, Any, bool, str, str]] = {
         "FILE.csv",
         "prompts in I2P's format instead of the suite's; all of its rows",
     ),
+    "--real": ("real", Path, False, "FOLDER", "real images to compare with (default: the base's own at other seeds)"),
     "--etas": ("etas", float, True, "F", "values of negative guidance (1 3 10)"),
     "--iterations": ("iterations", int, False, "N", "steps (default: those of the tuned erasure)"),
     "--lr": ("learning_rate", float, False, "F", "learning rate (default: that of the tuned erasure)"),

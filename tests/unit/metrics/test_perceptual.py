@@ -15,11 +15,11 @@ from esd_core.miniature.world import STYLES, sample_scene
 
 def test_equal_images_have_no_distance_and_no_pair_more_than_two(dino: Features) -> None:
     images = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
-    assert np.allclose(perceptual_distance(images, images, dino), 0, atol=1e-6)
-    apart = perceptual_distance(images, images[::-1], dino)
+    assert np.allclose(perceptual_distance(dino(images), dino(images)), 0, atol=1e-6)
+    apart = perceptual_distance(dino(images), dino(images[::-1]))
     assert apart.shape == (6,)
     assert ((apart > 0) & (apart <= 2)).all()
-    assert np.allclose(apart, perceptual_distance(images[::-1], images, dino))
+    assert np.allclose(apart, perceptual_distance(dino(images[::-1]), dino(images)))
 
 
 def test_another_style_is_farther_than_another_scene(styles: Features) -> None:
@@ -29,5 +29,7 @@ def test_another_style_is_farther_than_another_scene(styles: Features) -> None:
     before = np.stack([paint(scene) for scene in scenes])
     restyled = np.stack([paint(replace(scene, style=monet)) for scene in scenes])
     others = np.roll(before, 1, axis=0)
-    farther = perceptual_distance(before, restyled, styles) > perceptual_distance(before, others, styles)
+    farther = perceptual_distance(*map(styles, (before, restyled))) > perceptual_distance(
+        *map(styles, (before, others))
+    )
     assert farther.mean() > 0.9

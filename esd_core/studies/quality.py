@@ -1,0 +1,104 @@
+"""Quality: how good, and how much changed, are the pictures that had nothing to do with the erased concept.
+
+Gandikota et al., ICCV 2023, table 3: FID and CLIP score on 30,000 prompts of COCO. The style protocol's distance stands
+beside them: at equal seeds the erased concept's images should move, all others should not.
+"""
+
+from __future__ import annotations
+
+from tqdm import tqdm
+
+from esd_core.concepts import ConceptKind
+from esd_core.errors import InvalidInput
+from esd_core.evaluation.metrics.frechet import frechet_distance, kernel_distance
+from esd_core.evaluation.metrics.perceptual import perceptual_distance
+from esd_core.generation import read_cases
+from esd_core.guidance import GuidanceMethod
+from esd_core.studies.contenders import contenders
+from esd_core.studies.eta import one_concept
+from esd_core.studies.figures import Figure, mean
+from esd_core.studies.gallery import Case, Gallery, Looks, meter_of, of_folder
+from esd_core.studies.request import StudyRequest
+from esd_core.studies.study import Cell, Findings, Sheet, Table
+from esd_core.studies.workbench import Workbench
+
+STEERED = (GuidanceMethod.NEGATIVE_PROMPT, GuidanceMethod.SLD_MEDIUM, GuidanceMethod.SLD_MAX)
+SUBSET = 50  # of KID, images at most
+OTHER_SEEDS = 1 << 30  # further than any probe's
+
+
+def quality(bench: Workbench, request: StudyRequest) -> Findings:
+    meter = meter_of(bench.suite, bench.machine.device)
+    name = one_concept(bench, request, ConceptKind.STYLE, ConceptKind.OBJECT, ConceptKind.GLOBAL)
+    ways = contenders(bench, name, bench.kind_of(name, request.kind), STEERED)
+    gallery = Gallery(bench, meter)
+    own = [case for probe in bench.probes_of(name) for case in bench.suite.cases(probe, bench.images)]
+    others = _others(bench, request, name)
+    base = gallery.looks(bench.original(), own), gallery.looks(bench.original(), others)
+    if request.real:
+        reference = of_folder(request.real, base[1].shown[0].shape, meter)
+    else:
+        reference = gallery.looks(bench.original(), [(prompt, seed + OTHER_SEEDS) for prompt, seed in others])
+    bar = tqdm(ways.models, desc=f"{name}: measuring", unit="model", disable=not bench.progress)
+    seen = {model.name: (gallery.looks(model, own), gallery.looks(model, others)) for model in bar}
+    rows = tuple((model, *_row(base, reference, looks)) for model, looks in seen.items())
+    fits = ("CLIP score",) if meter.clip else ()
+    columns = ("", "FID", "KID", "KID, ±", *fits, "others moved by", f"{name} moved by")
+    against = f"the images in {request.real}" if request.real else "the base's own at other seeds"
+    return Findings(
+        title=f"Quality without {name}",
+        asks="Are the pictures of everything else as good as before, and still the same?",
+        tables=(Table(name="quality", title=f"{len(others)} images of other prompts", columns=columns, rows=rows),),
+        sheets=(_sheet({model: looks for model, (_, looks) in seen.items()}),),
+        notes=(
+            (
+                f"FID and KID: distance from {against}, on features of {meter.features.ref}; they compare only with "
+                "figures of the same features and number of images. The first row is what chance alone makes, or the "
+                "base itself. KID's ± is its deviation over subsets."
+            ),
+            (
+                "Moved by: mean of 1 minus the cosine of the features of two images at one seed, from the base's; "
+                f"{name}: {len(own)} images of its own prompts."
+            ),
+            (
+                "The paper's figures, FID and CLIP on 30,000 prompts of COCO: SD 14.50 and .1592, SLD-Medium 16.90 and "
+                ".1594, SLD-Max 18.76 and .1583, ESD-u 13.68 and .1585."
+            ),
+            *ways.left_out,
+        ),
+    )
+
+
+def _others(bench: Workbench, request: StudyRequest, name: str) -> list[Case]:
+    """The prompts of the file with their seeds, or those of all probes that do not measure the concept."""
+    if request.prompts:
+        return [(case.prompt, case.seed) for case in read_cases(request.prompts)]
+    own = bench.probes_of(name)
+    cases = [case for p in bench.suite.probes if p not in own for case in bench.suite.cases(p, bench.others)]
+    if len(cases) < 2:
+        raise InvalidInput(f"the suite has no prompts besides those of {name!r}: give some with --prompts")
+    return cases
+
+
+def _row(base: tuple[Looks, Looks], reference: Looks, looks: tuple[Looks, Looks]) -> tuple[Cell, ...]:
+    (own_before, others_before), (own, others) = base, looks
+    subset = min(SUBSET, len(reference.vectors), len(others.vectors))
+    distance = kernel_distance(reference.vectors, others.vectors, subset=subset)
+    moved = [
+        mean(perceptual_distance(before.vectors, after.vectors))
+        for before, after in ((others_before, others), (own_before, own))
+    ]
+    return (
+        Figure(value=frechet_distance(reference.vectors, others.vectors)),
+        Figure(value=distance.mean),
+        Figure(value=distance.deviation),
+        *(() if others.fits is None else (mean(others.fits),)),
+        *moved,
+    )
+
+
+def _sheet(looks: dict[str, Looks]) -> Sheet:
+    images = tuple(tuple(one.shown) for one in looks.values())
+    columns = tuple(f"prompt {i + 1}" for i in range(len(images[0])))
+    title = "Other prompts: one seed for each column"
+    return Sheet(name="quality-images", title=title, rows=tuple(looks), columns=columns, images=images)

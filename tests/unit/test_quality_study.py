@@ -1,0 +1,142 @@
+"""The study of quality on a tiny random base: what is compared with what, and that nothing is measured twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from esd_core.base_model import ResolvedBase
+from esd_core.errors import InvalidInput
+from esd_core.evaluation import artist
+from esd_core.evaluation.intervals import mean_interval
+from esd_core.evaluation.suite import Suite, load_suite
+from esd_core.generation import generate
+from esd_core.machine import Machine
+from esd_core.recipe import named_recipe
+from esd_core.studies import protocols
+from esd_core.studies.figures import Figure
+from esd_core.studies.request import checked_request
+from esd_core.studies.study import Study, Table
+from esd_core.studies.workbench import Folders
+
+IMAGES, OTHERS = 3, 4
+WAYS = ["base", "negative prompt", "SLD medium", "SLD max", "ESD-x", "ESD-u"]
+
+
+@pytest.fixture(autouse=True)
+def quick_erasures(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = {"iterations": 4, "learning_rate": 1e-3, "negative_guidance": 1.0}
+    rollouts = {"rollout_steps": 4, "points_per_rollout": 4, "contexts": 0}
+    monkeypatch.setattr(
+        "esd_core.concepts.named_recipe", lambda name, kind: {**named_recipe(name, kind), **quick, **rollouts}
+    )
+
+
+@pytest.fixture(scope="module")
+def suite_file(tiny_suite: Suite, tiny_clip: Path) -> Path:
+    raw = yaml.safe_load((tiny_suite.folder / "suite.yaml").read_text())
+    path = tiny_suite.folder / "quality.yaml"
+    whole = {**raw, "kinds": {"object": ["house"]}, "quality": {"features": "object", "clip": str(tiny_clip)}}
+    path.write_text(yaml.safe_dump(whole))
+    return path
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def study(base: ResolvedBase, suite_file: Path, home: Path, tmp_path: Path) -> Callable[..., Study]:
+    def run(**settings: Any) -> Study:
+        raw = {"protocol": "quality", "base": base.id, "suite": str(suite_file), "images": IMAGES, "others": OTHERS}
+        folders = Folders(home / "jobs", home / "banks", home / "cache")
+        request = checked_request({**raw, **settings})
+        return protocols.run(request, tmp_path / "out", folders, Machine("cpu"), progress=False)
+
+    return run
+
+
+def column(table: Table, name: str) -> dict[str, Figure]:
+    """The figures of a column by model."""
+    place = table.columns.index(name)
+    return {str(row[0]): cell for row in table.rows if isinstance(cell := row[place], Figure)}
+
+
+def test_everything_else_is_compared_with_another_draw_of_the_base(study: Callable[..., Study]) -> None:
+    table = study().tables[0]
+    assert [row[0] for row in table.rows] == WAYS
+    moved, own = column(table, "others moved by"), column(table, "house moved by")
+    assert moved["base"].value == pytest.approx(0, abs=1e-6)
+    assert moved["ESD-u"].value > 0
+    assert {figure.images for figure in moved.values()} == {2 * OTHERS}
+    assert {figure.images for figure in own.values()} == {IMAGES}
+    assert all(figure.lower is not None and figure.lower <= figure.value for figure in moved.values())
+    distances = column(table, "FID")
+    assert set(distances) == set(WAYS)
+    assert distances["base"].value > 0  # other seeds, so what chance alone makes
+    scores = column(table, "CLIP score")
+    assert all(0 <= figure.value <= 100 and figure.images == 2 * OTHERS for figure in scores.values())
+
+
+def test_what_was_measured_is_found_unless_it_is_damaged(
+    study: Callable[..., Study], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = study()
+    drawn: list[str] = []
+
+    def noting(pipeline: object, prompts: tuple[str, ...], *given: object, **options: object) -> np.ndarray:
+        drawn.extend(prompts)
+        return generate(pipeline, prompts, *given, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(artist, "generate", noting)
+    assert study() == first
+    assert not drawn
+    damaged = min((home / "cache" / "looks").iterdir())
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-50] + bytes(50))
+    assert study() == first
+    assert len(drawn) in (IMAGES, 2 * OTHERS)
+    assert damaged.read_bytes() == whole
+
+
+def test_prompts_and_real_images_may_be_given(study: Callable[..., Study], tmp_path: Path) -> None:
+    prompts, real = tmp_path / "coco.csv", tmp_path / "real"
+    rows = [f"{n},a tree by Monet,{n}" for n in range(5)]
+    prompts.write_text("\n".join(["case_number,prompt,evaluation_seed", *rows]))
+    real.mkdir()
+    for n in range(4):
+        pixels = np.random.default_rng(n).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(real / f"{n}.png")
+    table = study(prompts=prompts, real=real).tables[0]
+    assert {figure.images for figure in column(table, "others moved by").values()} == {5}
+    assert column(table, "FID")["base"].value > 0
+    (real / "4.png").write_text("no image")
+    with pytest.raises(InvalidInput, match=r"cannot read the image .*4\.png"):
+        study(real=real)
+    with pytest.raises(InvalidInput, match="holds 0 images"):
+        study(real=tmp_path / "nowhere")
+
+
+def test_a_suite_without_features_says_what_to_add(study: Callable[..., Study], tiny_suite: Suite) -> None:
+    with pytest.raises(InvalidInput, match="no 'quality' entry"):
+        study(suite=str(tiny_suite.folder / "suite.yaml"), concepts=["house"])
+
+
+def test_what_measures_quality_leaves_the_judged_images_as_they_are(suite_file: Path) -> None:
+    suite = load_suite(str(suite_file))
+    assert suite.quality is not None
+    assert suite.digest == suite.model_copy(update={"quality": None}).digest
+
+
+def test_the_interval_of_a_mean_is_students() -> None:
+    """Of 1, 2, 3, 4: 2.5 plus or minus 3.182 * 1.291 / 2."""
+    interval = mean_interval([1.0, 2.0, 3.0, 4.0])
+    assert [interval.lower, interval.upper] == pytest.approx([0.446, 4.554], abs=1e-3)
+    assert mean_interval([3.0]).lower == mean_interval([3.0]).upper == 3
