@@ -10,6 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -19,6 +20,7 @@ from tasks.settings import Settings, get_settings
 
 PROJECT = Path(__file__).resolve().parent.parent
 AUTOMATIONS = PROJECT / "infra" / "automations"
+WEBHOOK = "esd-notices"  # name of the block
 QUIET = {"PREFECT_CLI_PROMPT": "false", "PREFECT_CLI_COLORS": "false"}
 
 
@@ -38,19 +40,40 @@ def put_work_pools(settings: Settings) -> None:
                 client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
 
 
-def put_automations() -> None:
-    """Make the automations of infra/automations, or make them again as the files say."""
+def put_automations(settings: Settings) -> None:
+    """Make the automations of infra/automations, or make them again as the files say; notices if there is a webhook."""
     from prefect.client.orchestration import get_client
     from prefect.events.schemas.automations import AutomationCore
 
+    wanted = [_read(path) for path in sorted(AUTOMATIONS.glob("*.yaml"))]
+    if settings.notice_webhook:
+        webhook = _put_webhook(settings.notice_webhook.get_secret_value())
+        wanted += [_calling(_read(path), webhook) for path in sorted(AUTOMATIONS.glob("notices/*.yaml"))]
     with get_client(sync_client=True) as client:
-        for path in sorted(AUTOMATIONS.glob("*.yaml")):
-            wanted = AutomationCore.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-            there = client.read_automations_by_name(wanted.name)
+        for automation in map(AutomationCore.model_validate, wanted):
+            there = client.read_automations_by_name(automation.name)
             if there:
-                client.update_automation(there[0].id, wanted)
+                client.update_automation(there[0].id, automation)
             else:
-                client.create_automation(wanted)
+                client.create_automation(automation)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    automation: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return automation
+
+
+def _put_webhook(url: str) -> str:
+    """Keep the webhook's address in a block of the server; returns the block's id."""
+    from prefect.blocks.webhook import Webhook
+
+    headers = {"Content-Type": "application/json"}
+    block: Any = Webhook(method="POST", url=url, headers=headers)
+    return str(block.save(WEBHOOK, overwrite=True))
+
+
+def _calling(automation: dict[str, Any], webhook: str) -> dict[str, Any]:
+    return {**automation, "actions": [{**action, "block_document_id": webhook} for action in automation["actions"]]}
 
 
 def put_deployments() -> None:
@@ -75,7 +98,7 @@ def main() -> int:
         if not settings.prefect_api_url:
             raise InvalidInput("set PREFECT_API_URL to the Prefect server that shall have the deployments")
         put_work_pools(settings)
-        put_automations()
+        put_automations(settings)
         put_deployments()
     except EsdError as e:
         sys.stderr.write(f"error: {e}\n")

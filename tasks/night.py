@@ -60,7 +60,7 @@ class Settled(BaseModel):
         known = self.planned.version
         if self.error or not known:
             return "failed"
-        if self.release:
+        if self.release and not (self.record and not self.record.approved):
             return "published"
         if self.record:
             return f"{self.record.decision.value} by {self.record.by}"

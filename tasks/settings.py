@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     prefect_port: Port = Field(4200, description="Port of the local Prefect server of `make up`.")
     work_pool: str = Field("esd", min_length=1, description="Prefect work pool that `make up` creates and serves.")
     gpu_work_pool: str = Field("esd-gpu", min_length=1, description="Prefect work pool whose workers have the GPUs.")
+    notice_webhook: SecretStr | None = Field(
+        None, description="Address of a Slack-compatible webhook that is told of failures, gates and approvals."
+    )
     runners: int = Field(
         0, ge=0, le=64, description="Workers of the GPU work pool that `make up` starts; 0: one for each GPU, or one."
     )

@@ -47,7 +47,7 @@ def landed(request: pytest.FixtureRequest, client: SyncPrefectClient) -> dict[st
 def test_every_deployment_lands_once(landed: dict[str, Any], client: SyncPrefectClient) -> None:
     assert sorted(landed) == sorted(row["name"] for row in WRITTEN)
     assert client.request("POST", "/deployments/count", json={}).json() == len(WRITTEN)
-    assert {"nightly-erasure", "erase", "evaluate", "approve", "publish", "study"} <= set(landed)
+    assert {"nightly-erasure", "erase", "evaluate", "approve", "publish", "rollback", "withdraw"} <= set(landed)
     for row in WRITTEN:
         there = landed[row["name"]]
         assert there["entrypoint"] == row["entrypoint"]
