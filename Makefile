@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 .DEFAULT_GOAL := help
-.PHONY: help install demo test survive check up model bench
+.PHONY: help install demo test survive check up model bench studies
 
 help:  ## this list
 	@echo "make install   make .venv with the esd command in it"
@@ -13,6 +13,7 @@ help:  ## this list
 	@echo "make survive   kill and stop servers, workers and engines in the middle of nights (a quarter of an hour)"
 	@echo "make check     formatting, lint, types, import contracts"
 	@echo "make bench     what an optimizer step costs, against a plain loop that does what the authors' code does (a quarter of an hour)"
+	@echo "make studies   every table and picture of docs/studies.md, into var/studies (hours of CPU the first time)"
 	@echo "make model     train the bundled base model again from scratch (hours of CPU)"
 
 install: $(STAMP)
@@ -57,6 +58,16 @@ check: $(STAMP)
 bench: $(STAMP)
 	@echo "==> bench: the miniature, then a random U-Net of Stable Diffusion 1.4's sizes; needs 11 GB of memory, 16 GB of disk"
 	@$(BIN)/python -m benchmarks.cost $(BENCH)
+
+studies: $(STAMP)
+	@echo "==> studies: the paper's experiments on the miniature, into var/studies; continues when stopped"
+	@$(BIN)/esd study implied --out var/studies/implied
+	@$(BIN)/esd study styles --images 12 --others 4 --out var/studies/styles
+	@$(BIN)/esd study objects --images 12 --others 4 --out var/studies/objects
+	@$(BIN)/esd study eta --images 12 --others 2 --out var/studies/eta
+	@$(BIN)/esd study baselines --concepts sun --images 24 --others 2 --out var/studies/baselines
+	@$(BIN)/esd study generality --concepts house --also-known-as cottage --images 24 --others 4 --out var/studies/generality
+	@$(BIN)/esd study quality --concepts sun --images 24 --others 12 --out var/studies/quality
 
 model: $(STAMP)
 	@echo "==> model: training the miniature from scratch into var/miniature; this takes hours, and continues when stopped"

@@ -16,8 +16,7 @@ from esd_core.concepts import ErasureJob
 from esd_core.errors import EvaluationError
 from esd_core.evaluation.curves import FRAME, look_curve, loss_curve
 from esd_core.evaluation.gates import COHERENT, GateResult, Verdict
-from esd_core.evaluation.intervals import wilson
-from esd_core.evaluation.pairs import PairCounts
+from esd_core.evaluation.pairs import PairCounts, pooled
 from esd_core.evaluation.results import EvaluationReport, ProbeResult
 from esd_core.tuning import IMAGES, Check, Tuned
 
@@ -79,6 +78,7 @@ def _view(section: JobSection) -> dict[str, Any]:
         "passed": section.verdict.passed,
         "gates": [_gate_view(gate) for gate in section.verdict.gates],
         "erased": [_row(probe) for probe in report.erased],
+        "worst": report.worst,
         "mean": _mean_row(report),
         "others": [_row(probe) for probe in report.others],
         "coherent": {name: _coherent(counts) for name, counts in _coherence(report).items() if counts},
@@ -140,14 +140,14 @@ def _look(check: Check) -> dict[str, Any]:
 
 def _mean_row(report: EvaluationReport) -> dict[str, Any]:
     """The others' mean, with the intervals of all their images together."""
-    pairs, drop = report.pairs_of_others, report.drop_bounds()
+    counts, drop = pooled(report.others), report.drop_bounds()
     return {
         "name": "mean of the others",
-        "images": sum(pairs),
+        "images": counts.images,
         "coherent": report.coherent_of_others and _coherent(report.coherent_of_others),
         "bars": [
-            {"rate": report.metrics["others_before"], "interval": wilson(pairs.both + pairs.only_before, sum(pairs))},
-            {"rate": report.metrics["others_after"], "interval": wilson(pairs.both + pairs.only_after, sum(pairs))},
+            {"rate": counts.before, "interval": counts.before_interval},
+            {"rate": counts.after, "interval": counts.after_interval},
         ],
         "change": round(-100 * report.mean_drop_of_others),
         "between": [round(-100 * drop.upper), round(-100 * drop.lower)],
@@ -178,13 +178,20 @@ def _gate_view(gate: GateResult) -> dict[str, Any]:
 
 def _comparison_rows(report: EvaluationReport, other: EvaluationReport) -> list[dict[str, Any]]:
     by_name = {probe.probe: probe for probe in other.erased}
-    rows = [
-        {"name": probe.probe, "before": probe.before, "other": by_name[probe.probe].after, "after": probe.after}
-        for probe in report.erased
-        if probe.probe in by_name
+    pairs: list[tuple[str, PairCounts, PairCounts]]
+    pairs = [(probe.probe, probe, by_name[probe.probe]) for probe in report.erased if probe.probe in by_name]
+    pairs.append(("mean of the others", pooled(report.others), pooled(other.others)))
+    return [
+        {
+            "name": name,
+            "rates": [
+                (ours.before, ours.before_interval),
+                (theirs.after, theirs.after_interval),
+                (ours.after, ours.after_interval),
+            ],
+        }
+        for name, ours, theirs in pairs
     ]
-    means = {"before": report.metrics["others_before"], "other": other.metrics["others_after"]}
-    return [*rows, {"name": "mean of the others", **means, "after": report.metrics["others_after"]}]
 
 
 def _data_uri(png: Path) -> str:

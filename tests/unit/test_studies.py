@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from esd_core.base_model import ResolvedBase
 from esd_core.concepts import ConceptKind
@@ -269,6 +272,26 @@ def test_baselines_measures_all_ways_and_a_rival(
     steered = ["negative prompt", "SLD weak", "SLD medium", "SLD strong", "SLD max"]
     assert ways == ["base", *steered, "weights", "ESD-x", "ESD-u"]
     assert found.tables[0].columns == ("", "sun, named", "sun, implied", "others", "others, change")
+
+
+def test_another_base_is_a_rival_on_the_same_seeds(
+    study: Callable[..., tuple[Study, Path]], tiny_base: Path, tmp_path: Path
+) -> None:
+    """As SD 2.0 was for SD 1.4: a base of its own, with other weights and larger pictures."""
+    rival = shutil.copytree(tiny_base, tmp_path / "rival")
+    weights = load_file(rival / "unet" / "diffusion_pytorch_model.safetensors")
+    save_file(
+        {name: 2 * tensor for name, tensor in weights.items()}, rival / "unet" / "diffusion_pytorch_model.safetensors"
+    )
+    config = rival / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "sample_size": 16}))
+    found, out = study("baselines", concepts=["sun"], against=str(rival))
+    ways = [row[0] for row in found.tables[0].rows]
+    assert ways == ["base", *ways[1:6], "rival", "ESD-x", "ESD-u"]
+    assert {figure.images for figure in figures(found.tables[0], 1)} == {IMAGES}
+    with Image.open(out / "baselines-sun-images.png") as sheet:
+        assert sheet.height > len(ways) * 128  # rows of one size, though the rival draws other ones
+    assert str(rival) in found.command
 
 
 def test_models_take_turns_in_one_pipeline_and_leave_no_trace(
