@@ -12,7 +12,20 @@ import os
 import sys
 from typing import NoReturn
 
-from flows.commands import approve, erase, export, generate, human_study, import_, release, run, status, study, verify
+from flows.commands import (
+    approve,
+    audit,
+    erase,
+    export,
+    generate,
+    human_study,
+    import_,
+    release,
+    run,
+    status,
+    study,
+    verify,
+)
 
 REFUSED = 2
 INTERRUPTED = 130
@@ -46,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for group in (run, erase, generate, study, human_study, export, import_, approve, release, verify, status):
+    for group in (run, erase, generate, study, human_study, export, import_, approve, release, verify, audit, status):
         group.add(commands)
     return parser
 

@@ -10,6 +10,9 @@ approvals/000001.json, ...         the approval log
 from __future__ import annotations
 
 import re
+from typing import Annotated
+
+from pydantic import Field
 
 RELEASES = "releases/"
 WEIGHTS_FOLDER = "weights/"
@@ -21,8 +24,11 @@ MANIFEST, SIGNATURE, WEIGHTS, CONFIG, CARD = (
     "README.md",
 )
 POINTER = "latest.json"
+_PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _MODEL = re.compile(r"[a-z0-9][a-z0-9-]{0,199}")
 _FOLDER = re.compile(r"releases/(?P<model>[a-z0-9][a-z0-9-]{0,199})/(?P<version>[1-9][0-9]{0,8})/")
+
+PlainName = Annotated[str, Field(pattern=_PLAIN_NAME)]
 
 
 def release_folder(model: str, version: int) -> str:
@@ -50,3 +56,8 @@ def release_at(prefix: str) -> tuple[str, int] | None:
     """Model and version of a folder releases/MODEL/VERSION/; None for any other folder."""
     match = _FOLDER.fullmatch(prefix)
     return (match["model"], int(match["version"])) if match else None
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a file name stays in its folder on every system: no slash, no "..", no drive, nothing hidden."""
+    return re.fullmatch(_PLAIN_NAME, name) is not None

@@ -14,13 +14,12 @@ from esd_core import digest
 from esd_core.concepts import ApprovalPolicy, ErasureJob, describe_faults
 from esd_core.errors import EsdError
 from tasks.approval_log import ApprovalRecord
-from tasks.layout import MANIFEST, SIGNATURE, WEIGHTS, file_key
+from tasks.layout import MANIFEST, SIGNATURE, WEIGHTS, file_key, is_plain_name
 from tasks.standing import lacking
 from tasks.weights_check import faults_of_structure
 
 SUFFIXES = (".safetensors", ".json", ".jsonl", ".html", ".png", ".md")  # nothing that a loader would unpickle or run
 _PICKLE = re.compile(rb"\x80[\x02-\x05]|PK\x03\x04|\x1f\x8b")  # pickle, zip (torch.save), gzip
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MOST_BYTES = 16 << 20  # of a manifest
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -54,11 +53,6 @@ class Manifest(BaseModel):
 
     def to_bytes(self) -> bytes:
         return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
-
-
-def is_plain_name(name: str) -> bool:
-    """Whether a name stays in its folder on every system: no slash, no "..", no drive, nothing hidden."""
-    return _PLAIN_NAME.fullmatch(name) is not None
 
 
 def read_manifest(content: bytes) -> tuple[Manifest | None, list[str]]:

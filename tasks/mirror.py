@@ -21,17 +21,17 @@ ALLOWED = (State.APPROVED, State.RELEASED, State.SUPERSEDED)
 
 def show(bucket: Bucket, version: RegisteredVersion, log: Sequence[ApprovalRecord]) -> None:
     """Let MLflow show where a version stands; what it shows already is not written again."""
-    tags, description = registry.page_of(version)
+    tags, description = page_of(version)
     expected = expected_tags(bucket, standing_of(log, version.model, version.version))
     registry.mark(version, {name: value for name, value in expected.items() if tags.get(name) != value})
     told = description.partition(HISTORY)[0] + history(bucket, log, version.model, version.version)
     if told != description:
-        registry.describe(version, told)
+        describe(version, told)
     _show_aliases(version.model, log)
 
 
 def _show_aliases(model: str, log: Sequence[ApprovalRecord]) -> None:
-    shown, expected = registry.aliases_of(model), expected_aliases(log, model)
+    shown, expected = aliases_of(model), expected_aliases(log, model)
     with tracking.errors(f"the aliases of {model} cannot be set"):
         client = tracking.client()
         for alias in (registry.APPROVED, registry.RELEASED):
@@ -87,6 +87,12 @@ def history(bucket: Bucket, log: Sequence[ApprovalRecord], model: str, version: 
     return HISTORY + table + "".join(_places(bucket, log, entries))
 
 
+def history_in(description: str) -> str:
+    """The part of a version's page that tells its history; empty when it has none."""
+    _, mark, told = description.partition(HISTORY)
+    return mark + told
+
+
 def _places(bucket: Bucket, log: Sequence[ApprovalRecord], entries: Sequence[ApprovalRecord]) -> list[str]:
     """Where a version was released, and what it took the place of, for each time it was released."""
     sentences = []
@@ -97,3 +103,23 @@ def _places(bucket: Bucket, log: Sequence[ApprovalRecord], entries: Sequence[App
             uri = bucket.uri(release_folder(entry.model, entry.version))
             sentences.append(f"\n\nReleased by entry {entry.entry} at `{uri}`, {replaced}.")
     return sentences
+
+
+def aliases_of(model: str) -> dict[str, int]:
+    """Version number by alias."""
+    with tracking.errors(f"there is no model {model}: `esd status` lists what there is"):
+        aliases = tracking.client().get_registered_model(model).aliases
+    return {alias: int(number) for alias, number in aliases.items()}  # a number or text, depending on the store
+
+
+def page_of(version: RegisteredVersion) -> tuple[dict[str, str], str]:
+    """A version's tags, and its description in Markdown."""
+    with tracking.errors(f"{version.model} has no version {version.version}"):
+        entry = tracking.client().get_model_version(version.model, str(version.version))
+    return dict(entry.tags), entry.description or ""
+
+
+def describe(version: RegisteredVersion, description: str) -> None:
+    """Replace a version's description."""
+    with tracking.errors(f"{version.model} version {version.version} cannot be described"):
+        tracking.client().update_model_version(version.model, str(version.version), description)

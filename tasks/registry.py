@@ -22,6 +22,7 @@ from esd_core.errors import RegistryError
 from esd_core.evaluation.gates import Verdict
 from esd_core.evaluation.results import EvaluationReport
 from tasks import runs, tracking
+from tasks.layout import PlainName
 from tasks.model_card import version_description
 from tasks.settings import get_settings
 
@@ -61,7 +62,7 @@ class RegisteredVersion(BaseModel):
     passed: bool  # every gate, at registration
     gates_digest: str | None = None
     policy: ApprovalPolicy = ApprovalPolicy.GATES
-    files: dict[str, str]
+    files: dict[PlainName, str]
     artifacts: str  # address of the folder that holds the files
     page: str | None = None
 
@@ -83,6 +84,19 @@ def find_version(job_digest: str) -> RegisteredVersion | None:
 def list_versions() -> list[RegisteredVersion]:
     """Every version of this system, by model name and version."""
     return _search(_OURS)
+
+
+def survey() -> tuple[list[RegisteredVersion], dict[tuple[str, int], str]]:
+    """Every version that can be read, and what is wrong with the others, by model and version."""
+    readable, unreadable = [], {}
+    with tracking.errors("the registry cannot be searched"):
+        entries = list(tracking.search_versions(_OURS))
+    for entry in entries:
+        try:
+            readable.append(_registered(entry))
+        except RegistryError as e:
+            unreadable[entry.name, int(entry.version)] = str(e)
+    return sorted(readable, key=lambda v: (v.model, v.version)), unreadable
 
 
 def get_version(model: str, version: int) -> RegisteredVersion:
@@ -128,43 +142,19 @@ def mark(version: RegisteredVersion, tags: Mapping[str, str] | None = None, alia
             tracking.set_alias(client, version.model, alias, version.version)
 
 
-def unmark(version: RegisteredVersion, alias: str) -> None:
-    """Take an alias away from a version, if it has it."""
-    if aliases_of(version.model).get(alias) == version.version:
-        with tracking.errors(f"{version.model} version {version.version} cannot be marked"):
-            tracking.delete_alias(tracking.client(), version.model, alias)
-
-
-def aliases_of(model: str) -> dict[str, int]:
-    """Version number by alias."""
-    with tracking.errors(f"there is no model {model}: `esd status` lists what there is"):
-        aliases = tracking.client().get_registered_model(model).aliases
-    return {alias: int(number) for alias, number in aliases.items()}  # a number or text, depending on the store
-
-
-def page_of(version: RegisteredVersion) -> tuple[dict[str, str], str]:
-    """A version's tags, and its description in Markdown."""
-    with tracking.errors(f"{version.model} has no version {version.version}"):
-        entry = tracking.client().get_model_version(version.model, str(version.version))
-    return dict(entry.tags), entry.description or ""
-
-
-def describe(version: RegisteredVersion, description: str) -> None:
-    """Replace a version's description."""
-    with tracking.errors(f"{version.model} version {version.version} cannot be described"):
-        tracking.client().update_model_version(version.model, str(version.version), description)
-
-
 def download_artifacts(version: RegisteredVersion, folder: Path) -> dict[str, Path]:
     """A version's files in `folder`, fetched unless they are there; RegistryError unless each is as registered."""
+    return {name: download_artifact(version, name, folder) for name in version.files}
+
+
+def download_artifact(version: RegisteredVersion, name: str, folder: Path) -> Path:
+    """One of a version's files in `folder`, fetched unless it is there; RegistryError unless it is as registered."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, expected in version.files.items():
-        path = folder / name
-        if path.is_file() and digest.of_file(path) == expected:
-            continue
+    path = folder / name
+    if not path.is_file() or digest.of_file(path) != version.files[name]:
         with digest.whole_file(path) as partial:
             _fetch(version, name, partial)
-    return {name: folder / name for name in version.files}
+    return path
 
 
 def _fetch(version: RegisteredVersion, name: str, path: Path) -> None:
@@ -241,5 +231,6 @@ def _registered(entry: ModelVersion) -> RegisteredVersion:
         )
     except (KeyError, ValueError) as e:  # of JSON, of pydantic, of an unknown policy
         raise RegistryError(
-            f"{entry.name} version {entry.version} was not registered by this system: its esd.* tags are missing"
+            f"{entry.name} version {entry.version} was not registered by this system: "
+            "its esd.* tags are missing or damaged"
         ) from e

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from esd_core.errors import ApprovalError, InvalidInput, ReleaseError
-from tasks import approval, lifecycle, registry
+from tasks import approval, lifecycle, mirror, registry
 from tasks.fetching import fetch, verify
 from tasks.layout import pointer_key
 from tasks.pointer import read_pointer
@@ -46,7 +46,7 @@ def _pointer(bucket: Bucket) -> int | None:
 
 
 def _aliases() -> dict[str, int]:
-    return registry.aliases_of(MODEL)
+    return mirror.aliases_of(MODEL)
 
 
 def test_a_new_release_supersedes_the_one_before(two: Bucket) -> None:
@@ -58,10 +58,10 @@ def test_a_new_release_supersedes_the_one_before(two: Bucket) -> None:
     assert log == [*first, *second, (1, "superseded", "night")]
     assert (_state(1), _state(2), _pointer(two)) == (State.SUPERSEDED, State.RELEASED, 2)
     assert (_aliases()["released"], _aliases()["approved"]) == (2, 2)
-    tags, page = registry.page_of(registry.get_version(MODEL, 2))
+    tags, page = mirror.page_of(registry.get_version(MODEL, 2))
     assert tags["esd.state"] == "released"
     assert "in place of version 1" in page
-    assert registry.page_of(registry.get_version(MODEL, 1))[0]["esd.state"] == "superseded"
+    assert mirror.page_of(registry.get_version(MODEL, 1))[0]["esd.state"] == "superseded"
 
 
 def test_publishing_an_old_version_again_moves_nothing(two: Bucket) -> None:

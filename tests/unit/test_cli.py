@@ -27,6 +27,7 @@ COMMANDS = (
     "verify",
     "fetch",
     "keygen",
+    "audit",
     "status",
 )
 HEAVY = ("torch", "prefect", "mlflow", "boto3", "pydantic", "rich", "diffusers")

@@ -1,0 +1,45 @@
+"""esd audit."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.commands.options import add_command
+
+if TYPE_CHECKING:
+    from flows.commands.options import Commands
+
+EPILOG = """\
+Compares registry, artifacts, S3 and the approval log with each other and makes every digest again: tags edited by hand,
+aliases and pointers moved without a record, objects missing or changed, releases without approval, approvals of other
+weights. Changes nothing. Exit code 0: everything agrees; 1: each disagreement on a line of its own.
+
+examples:
+  esd audit
+  esd audit --key team.pub
+"""
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(
+        commands, "audit", "compare registry, S3 and the approval log, and list what disagrees", EPILOG
+    )
+    parser.add_argument("--key", type=Path, metavar="PUB", help="public key that must have signed the releases")
+    parser.set_defaults(command=audit)
+
+
+def audit(arguments: argparse.Namespace) -> int:
+    from flows.embedded import embedded_storage
+    from tasks.audit import audit as compare
+
+    with embedded_storage():
+        found = compare(arguments.key)
+    looked = f"{found.versions} versions, {found.releases} releases, {found.entries} entries of the approval log"
+    for disagreement in found.disagreements:
+        print(disagreement.sentence, file=sys.stderr)
+    count = len(found.disagreements)
+    print(f"{looked}: {f'{count} disagreements' if count else 'everything agrees'}")
+    return 1 if count else 0

@@ -1,0 +1,111 @@
+"""The audit: registry, artifacts, S3 and the approval log compared with each other, every digest made again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from esd_core.errors import ApprovalError
+from tasks import audit_checks, registry
+from tasks.approval_log import ApprovalRecord, read_log
+from tasks.layout import POINTER, RELEASES
+from tasks.registry import RegisteredVersion
+from tasks.standing import standings
+from tasks.storage import Bucket, open_bucket
+
+AT_ONCE = 4  # versions whose files are fetched at a time
+
+Place = tuple[str, int]
+
+
+class Disagreement(BaseModel):
+    """What does not agree. version: None for what concerns a whole model; model: empty for the log as a whole."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    version: int | None
+    what: str
+
+    @property
+    def sentence(self) -> str:
+        place = f"{self.model} {self.version}" if self.version else self.model
+        return f"{place}: {self.what}" if place else self.what
+
+
+class Audit(BaseModel):
+    """How much was looked at, and all that disagrees."""
+
+    model_config = ConfigDict(frozen=True)
+
+    versions: int
+    releases: int
+    entries: int
+    disagreements: tuple[Disagreement, ...]
+
+
+def audit(key: Path | None = None) -> Audit:
+    """Compare everything. key: public key that must have signed the releases; default: the settings'.
+
+    A log whose chain is broken is one disagreement; what follows from the log is then not looked at.
+    """
+    bucket, (versions, unreadable) = open_bucket(), registry.survey()
+    found = [_at(place, what) for place, what in unreadable.items()]
+    found += _each(versions, audit_checks.faults_of_files)
+    try:
+        log = read_log(bucket)
+    except ApprovalError as e:
+        broken = Disagreement(model="", version=None, what=str(e))
+        return Audit(versions=len(versions), releases=0, entries=0, disagreements=(broken, *found))
+    released = sorted(place for place, standing in standings(log).items() if standing.released)
+    found += _each(versions, lambda version: audit_checks.faults_of_tags(bucket, log, version))
+    found += _each(versions, lambda version: audit_checks.faults_of_entries(log, version))
+    found += _releases(bucket, log, released, key)
+    found += _models(bucket, log, versions)
+    found += _strays(bucket, log, versions)
+    return Audit(versions=len(versions), releases=len(released), entries=len(log), disagreements=tuple(found))
+
+
+def _each(versions: Iterable[RegisteredVersion], check: Callable[[RegisteredVersion], list[str]]) -> list[Disagreement]:
+    versions = list(versions)
+    with ThreadPoolExecutor(AT_ONCE) as readers:
+        faults = readers.map(check, versions)
+        return [_at((v.model, v.version), what) for v, found in zip(versions, faults, strict=True) for what in found]
+
+
+def _releases(
+    bucket: Bucket, log: Sequence[ApprovalRecord], places: Sequence[Place], key: Path | None
+) -> list[Disagreement]:
+    with ThreadPoolExecutor(AT_ONCE) as readers:
+        faults = readers.map(lambda place: audit_checks.faults_of_release(bucket, log, place, key), places)
+        return [_at(place, what) for place, found in zip(places, faults, strict=True) for what in found]
+
+
+def _models(bucket: Bucket, log: Sequence[ApprovalRecord], versions: Iterable[RegisteredVersion]) -> list[Disagreement]:
+    """Aliases and pointers, of every model that the registry, the log or the bucket knows."""
+    numbers: dict[str, list[int]] = {}
+    for version in versions:
+        numbers.setdefault(version.model, []).append(version.version)
+    pointers = {key.split("/")[1] for key in bucket.listing(RELEASES) if key.endswith(f"/{POINTER}")}
+    found = []
+    for model in sorted(numbers.keys() | pointers | {entry.model for entry in log}):
+        aliases = audit_checks.faults_of_aliases(log, model, numbers[model]) if model in numbers else []
+        faults = aliases + audit_checks.faults_of_pointer(bucket, log, model)
+        found += [Disagreement(model=model, version=None, what=what) for what in faults]
+    return found
+
+
+def _strays(bucket: Bucket, log: Sequence[ApprovalRecord], versions: Iterable[RegisteredVersion]) -> list[Disagreement]:
+    """What the log knows and the registry does not, and what lies in S3 and the log does not account for."""
+    registered = {(version.model, version.version) for version in versions}
+    lost = sorted(standings(log).keys() - registered)
+    what = "is in the approval log, but not in the registry: deleted, or its tag esd.format was edited by hand"
+    unaccounted = audit_checks.faults_of_places(log, bucket.listing(RELEASES))
+    return [_at(place, what) for place in lost] + [_at(place, f) for place, found in unaccounted.items() for f in found]
+
+
+def _at(place: Place, what: str) -> Disagreement:
+    return Disagreement(model=place[0], version=place[1], what=what)
