@@ -44,6 +44,7 @@ def log_run(client: MlflowClient, run: Run, job: ErasureJob, outcome: ErasureOut
         "forward_equivalents": outcome.forward_equivalents,
         "seconds": outcome.seconds,
         "final_loss": outcome.final_loss,
+        **({"peak_memory": outcome.peak_memory} if outcome.peak_memory else {}),
     }
     figures = {**report.metrics, **costs}
     for probe in (*report.erased, *report.others):
