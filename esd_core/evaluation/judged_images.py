@@ -2,8 +2,8 @@
 
 A folder of judged images holds, for each run of images of a probe drawn together, two files named after the probe's
 digest and the numbers of the first image and the one after the last: `.npy` the images (N, H, W, 3) uint8, and,
-written after it, `.json` the answers and the images' own SHA-256. Runs whose files are whole are not drawn again, so
-an interrupted evaluation continues; damaged ones are made again.
+written after it, `.json` the answers with the SHA-256 of the images and of themselves. Runs whose files are whole are
+not drawn again, so an interrupted evaluation continues; damaged ones are made again.
 """
 
 from __future__ import annotations
@@ -41,6 +41,12 @@ class Answers(BaseModel):
     images_digest: str
     seen: tuple[tuple[str, ...], ...]
     coherent: tuple[bool, ...] | None = None
+    own_digest: str = ""
+
+    @property
+    def checksum(self) -> str:
+        """What `own_digest` must be."""
+        return digest.of_json(self.model_dump(mode="json", exclude={"own_digest"}))
 
     @property
     def hits(self) -> tuple[bool, ...]:
@@ -163,7 +169,8 @@ class JudgedImages:
             seen=tuple(tuple(compress(classifier.labels, shown)) for shown in seen),
             coherent=tuple(self.coherence.coherent(images).tolist()) if self.coherence else None,
         )
-        digest.write_text(path.with_suffix(".json"), json.dumps(answers.model_dump(), ensure_ascii=False))
+        sealed = answers.model_copy(update={"own_digest": answers.checksum})
+        digest.write_text(path.with_suffix(".json"), json.dumps(sealed.model_dump(), ensure_ascii=False))
         return answers, np.load(path, mmap_mode="r", allow_pickle=False)
 
     def _read(self, probe: Probe, start: int) -> tuple[Answers, np.ndarray] | None:
@@ -172,7 +179,8 @@ class JudgedImages:
             images = path.with_suffix(".npy")
             try:
                 answers = Answers.model_validate_json(path.read_text(encoding="utf-8"))
-                if digest.of_file(images) == answers.images_digest:
+                intact = answers.own_digest == answers.checksum and digest.of_file(images) == answers.images_digest
+                if intact:
                     return answers, np.load(images, mmap_mode="r", allow_pickle=False)
             except (OSError, ValidationError, UnicodeDecodeError):
                 continue

@@ -167,6 +167,19 @@ def test_damaged_base_images_are_made_again(
     assert len(loads) == 4
 
 
+def test_altered_answers_are_noticed_and_the_images_judged_again(
+    base: ResolvedBase, edited_weights: Path, tiny_suite: Suite, tmp_path: Path, loads: list[str]
+) -> None:
+    first = measured(base, edited_weights, tiny_suite, tmp_path)
+    answers = min((tmp_path / "cache").rglob("*.json"))
+    told = json.loads(answers.read_text())
+    answers.write_text(json.dumps({**told, "seen": [["house", "tree"] for _ in told["seen"]]}))
+    (tmp_path / HOUSE.slug / "evaluation.json").unlink()
+    assert measured(base, edited_weights, tiny_suite, tmp_path) == first
+    assert json.loads(answers.read_text()) == told
+    assert len(loads) == 4
+
+
 def test_an_interrupted_evaluation_continues(
     base: ResolvedBase, edited_weights: Path, tiny_suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
