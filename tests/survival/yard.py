@@ -218,6 +218,7 @@ def opened(folder: Path) -> Iterator[Yard]:
         running.callback(yard.close)
         yard.start_servers("s3", "mlflow", "prefect")
         yard.s3.create_bucket(Bucket=BUCKET)
+        yard.s3.put_object(Bucket=BUCKET, Key="not-empty")  # ministack forgets an empty bucket when it stops
         yard.deploy()
         yard.start_worker("nights", "esd")
         yield yard
