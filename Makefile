@@ -67,7 +67,7 @@ studies: $(STAMP)
 	@$(BIN)/esd study eta --images 12 --others 2 --out var/studies/eta
 	@$(BIN)/esd study baselines --concepts sun --images 24 --others 2 --out var/studies/baselines
 	@$(BIN)/esd study generality --concepts house --also-known-as cottage --images 24 --others 4 --out var/studies/generality
-	@$(BIN)/esd study quality --concepts sun --images 24 --others 12 --out var/studies/quality
+	@$(BIN)/esd study quality --concepts sun --images 12 --others 6 --out var/studies/quality
 
 model: $(STAMP)
 	@echo "==> model: training the miniature from scratch into var/miniature; this takes hours, and continues when stopped"

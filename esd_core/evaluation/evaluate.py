@@ -22,10 +22,11 @@ from esd_core.errors import EvaluationError
 from esd_core.evaluation.artist import Artist
 from esd_core.evaluation.coherence_judge import CoherenceJudge
 from esd_core.evaluation.gates import Gates, undecided_probes
-from esd_core.evaluation.judged_images import Judged, JudgedImages, Judges
+from esd_core.evaluation.judged_images import Judged, JudgedImages, Judges, drawing_order
 from esd_core.evaluation.pairs import PairCounts
 from esd_core.evaluation.pictures import GridRow, write_before_after
-from esd_core.evaluation.results import EvaluationReport, ProbeResult, Sampling
+from esd_core.evaluation.quality import quality_of
+from esd_core.evaluation.results import EvaluationReport, ProbeResult, QualityFigures, Sampling
 from esd_core.evaluation.suite import Probe, Suite
 from esd_core.weights import apply_weights, read_weights
 
@@ -116,7 +117,9 @@ def evaluate(
     named = f"without {names_of(concepts)}"
     after = JudgedImages(work, Artist(edited_pipeline), judges, named, GRID_SEEDS, progress, before.coherence)
     report = measure(subject, gates, before, after)
-    write_before_after(out / GRID_FILE, grid_rows(subject, before, after))
+    rows = grid_rows(subject, before, after)
+    write_before_after(out / GRID_FILE, rows)
+    report = report.model_copy(update={"quality": _quality(suite, rows, judges.device)})
     digest.write_text(out / REPORT_FILE, report.model_dump_json(indent=2))
     shutil.rmtree(out / WORK_FOLDER)
     return report
@@ -218,6 +221,13 @@ def _asked_for(report: EvaluationReport, gates: Gates) -> dict[str, int]:
         for name in names
         if images[name] < most
     }
+
+
+def _quality(suite: Suite, rows: list[GridRow], device: str) -> QualityFigures | None:
+    """Of the grid's images, where the suite says by what."""
+    ref = suite.quality_reference
+    prompts = {p.name: [prompt for prompt, _ in drawing_order(suite, p, GRID_SEEDS)] for p in suite.probes}
+    return quality_of(rows, prompts, ref, device) if ref else None
 
 
 def grid_rows(subject: Subject, before: JudgedImages, after: JudgedImages) -> list[GridRow]:

@@ -82,6 +82,7 @@ def _view(section: JobSection) -> dict[str, Any]:
         "mean": _mean_row(report),
         "others": [_row(probe) for probe in report.others],
         "coherent": {name: _coherent(counts) for name, counts in _coherence(report).items() if counts},
+        "quality": report.quality,
         "metrics": report.metrics,
         "grid": _data_uri(section.grid),
         "tuned": [(tuned, [_look(check) for check in tuned.checks], look_curve(tuned)) for tuned in section.tuned],

@@ -39,6 +39,31 @@ class ProbeResult(PairCounts):
         return Interval(lower=lower, upper=upper)
 
 
+class Mean(BaseModel):
+    """Of a number measured in each of so many images, with its 95 % interval."""
+
+    model_config = ConfigDict(frozen=True)
+
+    value: float
+    lower: float
+    upper: float
+    images: int
+
+
+class QualityFigures(BaseModel):
+    """Of the images in the grid. moved: 1 - cosine of the features of two images at one seed, in [0, 2].
+
+    fit: CLIP score of image and prompt, in [0, 100], where the suite names a CLIP model.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    erased_moved: Mean
+    others_moved: Mean
+    others_fit_before: Mean | None = None
+    others_fit_after: Mean | None = None
+
+
 class Sampling(BaseModel):
     """How all images were drawn, of the base and of the edited weights; as in the suite."""
 
@@ -55,13 +80,14 @@ class EvaluationReport(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    schema_version: Literal[2, 3] = 3  # 2 has no `coherent` and no `sampling`; 1 had no pairs, hence no intervals
+    schema_version: Literal[2, 3] = 3  # 2 has no `coherent`, `sampling`, `quality`; 1 had no pairs, hence no intervals
     concept: str
     base_digest: str
     weights_digest: str
     suite_digest: str
     images_per_probe: int  # at most
     sampling: Sampling | None = None
+    quality: QualityFigures | None = None
     erased: tuple[ProbeResult, ...] = Field(min_length=1)
     others: tuple[ProbeResult, ...] = Field(min_length=1)
 
@@ -114,6 +140,7 @@ class EvaluationReport(BaseModel):
             "images": float(sum(probe.images for probe in (*self.erased, *self.others))),
             **_coherence_metrics("erased", self.coherent_of_erased),
             **_coherence_metrics("others", self.coherent_of_others),
+            **_quality_metrics(self.quality),
         }
 
     @model_serializer(mode="wrap")
@@ -133,3 +160,13 @@ def _coherence_metrics(whose: str, counts: PairCounts | None) -> dict[str, float
     after = counts.after_interval
     figures = {"before": counts.before, "after": counts.after, "after_lower": after.lower, "after_upper": after.upper}
     return {f"{whose}_coherent_{name}": figure for name, figure in figures.items()}
+
+
+def _quality_metrics(quality: QualityFigures | None) -> dict[str, float]:
+    measured: dict[str, Mean | None] = dict(quality) if quality else {}
+    return {
+        name + ending: getattr(mean, end)
+        for name, mean in measured.items()
+        if mean
+        for ending, end in (("", "value"), ("_lower", "lower"), ("_upper", "upper"))
+    }

@@ -1,4 +1,4 @@
-"""The study of quality on a tiny random base: what is compared with what, and that nothing is measured twice."""
+"""Quality, in a study and in an evaluation, on a tiny random base: what is compared with what, and nothing twice."""
 
 from __future__ import annotations
 
@@ -11,10 +11,19 @@ import pytest
 import yaml
 from PIL import Image
 
+from esd_core.backbones.loading import load_pipeline
 from esd_core.base_model import ResolvedBase
+from esd_core.concepts import Concept, ConceptKind
 from esd_core.errors import InvalidInput
 from esd_core.evaluation import artist
+from esd_core.evaluation.clip_space import load_clip
+from esd_core.evaluation.evaluate import GRID_SEEDS, evaluate
 from esd_core.evaluation.intervals import mean_interval
+from esd_core.evaluation.judged_images import drawing_order
+from esd_core.evaluation.metrics.clip_score import clip_score
+from esd_core.evaluation.metrics.features import load_features
+from esd_core.evaluation.metrics.perceptual import perceptual_distance
+from esd_core.evaluation.results import EvaluationReport
 from esd_core.evaluation.suite import Suite, load_suite
 from esd_core.generation import generate
 from esd_core.machine import Machine
@@ -24,6 +33,7 @@ from esd_core.studies.figures import Figure
 from esd_core.studies.request import checked_request
 from esd_core.studies.study import Study, Table
 from esd_core.studies.workbench import Folders
+from esd_core.weights import apply_weights, read_weights
 
 IMAGES, OTHERS = 3, 4
 WAYS = ["base", "negative prompt", "SLD medium", "SLD max", "ESD-x", "ESD-u"]
@@ -122,6 +132,35 @@ def test_prompts_and_real_images_may_be_given(study: Callable[..., Study], tmp_p
         study(real=real)
     with pytest.raises(InvalidInput, match="holds 0 images"):
         study(real=tmp_path / "nowhere")
+
+
+def test_an_evaluation_says_how_far_its_images_moved_and_how_they_fit(
+    base: ResolvedBase, edited_weights: Path, suite_file: Path, tiny_clip: Path, tmp_path: Path
+) -> None:
+    suite = load_suite(str(suite_file))
+    house = Concept(name="house", kind=ConceptKind.OBJECT)
+    places: dict[str, Any] = {"cache": tmp_path / "cache", "out": tmp_path / "out", "device": "cpu", "progress": False}
+    report = evaluate(base, edited_weights, [house], suite, images_per_probe=5, **places)
+    assert report.quality is not None
+    assert report.quality.erased_moved.images == GRID_SEEDS
+    assert report.quality.others_moved.images == 2 * GRID_SEEDS
+    pipeline, features = load_pipeline(base, "cpu"), load_features(str(suite.folder / "object"))
+    prompts, seeds = zip(*drawing_order(suite, suite.probes[0], GRID_SEEDS), strict=True)
+
+    def drawn() -> np.ndarray:
+        return generate(pipeline, prompts, seeds, steps=2, guidance_scale=3.0, progress=False, sampler=suite.sampler)
+
+    before = drawn()
+    apply_weights(pipeline.unet, read_weights(edited_weights), base.digest)
+    moved = perceptual_distance(features(before), features(drawn()))
+    assert report.quality.erased_moved.value == pytest.approx(moved.mean(), abs=1e-5)
+    assert report.metrics["erased_moved"] == report.quality.erased_moved.value
+    others = [drawing_order(suite, probe, GRID_SEEDS) for probe in suite.probes[1:]]
+    prompts, seeds = zip(*(case for cases in others for case in cases), strict=True)
+    after = clip_score(drawn(), prompts, load_clip(str(tiny_clip)))
+    assert report.quality.others_fit_after is not None
+    assert report.quality.others_fit_after.value == pytest.approx(after.mean(), abs=1e-3)
+    assert EvaluationReport.model_validate_json((tmp_path / "out" / "evaluation.json").read_text()) == report
 
 
 def test_a_suite_without_features_says_what_to_add(study: Callable[..., Study], tiny_suite: Suite) -> None:

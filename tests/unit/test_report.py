@@ -23,7 +23,7 @@ from esd_core.evaluation.report import (
     write_job_report,
     write_run_report,
 )
-from esd_core.evaluation.results import EvaluationReport, ProbeResult, Sampling
+from esd_core.evaluation.results import EvaluationReport, Mean, ProbeResult, QualityFigures, Sampling
 from esd_core.list_file import load_concept_list
 from esd_core.recipe import RecipeName, RolloutSampler
 from esd_core.tuning import Check, Tuned
@@ -144,6 +144,19 @@ def test_a_report_shows_looks_at_images_memory_and_how_images_were_drawn(section
     assert "Remainder and interference of sun by step" in html
     assert "1.50 GiB" in html
     assert "17 steps of the sampler <code>dpm++</code>, guidance 6.5, seed 3" in html
+
+
+def test_a_report_shows_how_far_images_moved_where_it_was_measured(section: JobSection, tmp_path: Path) -> None:
+    erased, others, fit = (Mean(value=v, lower=v - 0.1, upper=v + 0.1, images=4) for v in (0.63, 0.15, 24.3))
+    quality = QualityFigures(erased_moved=erased, others_moved=others, others_fit_before=fit, others_fit_after=fit)
+    report = section.report.model_copy(update={"quality": quality})
+    write_job_report(tmp_path / "report.html", replace(section, report=report))
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<dd>0.63 <small>0.53 to 0.73</small></dd>" in html
+    assert "<dd>0.15 <small>0.05 to 0.25</small></dd>" in html
+    assert "24.3 → 24.3 <small>24.2 to 24.4</small>" in html
+    write_job_report(tmp_path / "report.html", section)
+    assert "Moved by" not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_every_probe_has_a_tile_of_interference(section: JobSection, tmp_path: Path) -> None:
