@@ -12,6 +12,7 @@ from esd_core.evaluation.sequential import (
     Payoffs,
     Zone,
     bounds,
+    broken_above,
     decide,
     drop_above,
     evidence,
@@ -20,7 +21,7 @@ from esd_core.evaluation.sequential import (
 
 RUNS, IMAGES = 2000, 600
 ERRORS = Errors(0.05, 0.05)
-SHARE, DROP = Zone(0.06, 0.14), Zone(0.03, 0.07)
+SHARE, DROP, BROKEN = Zone(0.06, 0.14), Zone(0.03, 0.07), Zone(0.15, 0.25)
 
 
 def ever(counts: np.ndarray, payoffs: np.ndarray, error: float) -> float:
@@ -59,6 +60,18 @@ def test_a_drop_is_rarely_misjudged_however_often_one_looks(gained: float) -> No
     assert ever(counts, -drop_above(DROP.high), ERRORS.wrong_pass) <= 0.05
     counts = runs([0.0, DROP.low + gained, gained, 1 - DROP.low - 2 * gained])
     assert ever(counts, drop_above(DROP.low), ERRORS.wrong_fail) <= 0.05
+
+
+@pytest.mark.parametrize("before", [1.0, 0.9])
+def test_broken_images_are_rarely_misjudged_however_often_one_looks(before: float) -> None:
+    """Pairs count pictures: a share of them is none after the erasure, whatever the base drew at that seed."""
+
+    def chances(broken: float) -> list[float]:
+        after = 1 - broken
+        return [before * after, before * broken, (1 - before) * after, (1 - before) * broken]
+
+    assert ever(runs(chances(BROKEN.high)), -broken_above(BROKEN.high), ERRORS.wrong_pass) <= 0.05
+    assert ever(runs(chances(BROKEN.low)), broken_above(BROKEN.low), ERRORS.wrong_fail) <= 0.05
 
 
 def test_probes_of_unequal_rates_do_not_make_it_err_more() -> None:
@@ -101,7 +114,9 @@ def test_where_nothing_may_remain_one_image_is_proof() -> None:
     assert decide(Pairs(1, 100, 0, 0), share_above, nothing, ERRORS) is Decision.FAILED
 
 
-@pytest.mark.parametrize(("above", "span"), [(share_above, (0.0, 1.0)), (drop_above, (-1.0, 1.0))])
+@pytest.mark.parametrize(
+    ("above", "span"), [(share_above, (0.0, 1.0)), (drop_above, (-1.0, 1.0)), (broken_above, (0.0, 1.0))]
+)
 @pytest.mark.parametrize("counts", [Pairs(0, 40, 0, 0), Pairs(3, 50, 1, 6), Pairs(40, 5, 5, 50), Pairs(0, 0, 0, 0)])
 def test_the_bounds_are_what_the_test_has_not_ruled_out(
     counts: Pairs, above: Payoffs, span: tuple[float, float]
