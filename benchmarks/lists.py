@@ -1,6 +1,6 @@
-"""Lists of concepts on the miniature: one joint model against one-after-another erasure, and what `retain` keeps.
+"""Lists of concepts on the miniature: one model for all of them, made in three ways, and what `retain` keeps.
 
-    python -m benchmarks.lists joint     # 1 to 6 concepts in one model
+    python -m benchmarks.lists joint     # 1 to 6 concepts in one model, made in three ways
     python -m benchmarks.lists retain    # near neighbours, with and without retaining them
 
 Prints a Markdown table; everything made is kept in --out, so that a stopped run goes on where it was.
@@ -17,7 +17,7 @@ import torch
 
 from esd_core.backbones.loading import load_pipeline
 from esd_core.base_model import ResolvedBase, resolve_base
-from esd_core.concepts import Concept, ConceptEntry, ConceptKind, ErasureJob
+from esd_core.concepts import Concept, ConceptEntry, ConceptKind
 from esd_core.erasure import erase
 from esd_core.evaluation.evaluate import evaluate
 from esd_core.evaluation.results import EvaluationReport, ProbeResult
@@ -25,6 +25,7 @@ from esd_core.evaluation.suite import load_suite
 from esd_core.machine import Machine
 from esd_core.recipe import ParameterSubset
 from esd_core.weights import Provenance, apply_weights, code_version, read_weights, save_weights
+from tasks.jobs import job_of
 
 SIX = (
     ("Van Gogh", ConceptKind.STYLE),
@@ -54,11 +55,12 @@ class Bench:
     out: Path
     images: int
 
-    def erase(self, base: ResolvedBase, entries: Sequence[ConceptEntry]) -> Path:
-        erasures = tuple(entry.erasure for entry in entries)
-        job = ErasureJob(base=base.id, base_digest=base.digest, erasures=erasures)
-        folder = self.out / "jobs" / job.digest[:16]
-        return erase(job, base, folder, Machine("cpu"), banks=self.out / "banks").weights
+    def erase(self, base: ResolvedBase, entries: Sequence[ConceptEntry], *, merged: bool = False) -> Path:
+        """A merged model is looked at in images; what is trained in turn would suffer from it (docs/lists.md)."""
+        suite = load_suite("miniature") if merged else None
+        job, jobs = job_of(entries, base, suite, merged=merged), self.out / "jobs"
+        folder = jobs / job.digest[:16]
+        return erase(job, base, folder, Machine("cpu"), banks=self.out / "banks", alone=jobs, suite=suite).weights
 
     def measure(self, base: ResolvedBase, weights: Path, concepts: Sequence[Concept]) -> EvaluationReport:
         return evaluate(
@@ -74,7 +76,7 @@ class Bench:
 
 
 def joint(bench: Bench) -> list[Row]:
-    """1 to 6 concepts, jointly and one after another."""
+    """1 to 6 concepts: trained in turn, merged, and one after another."""
     original = edited = resolve_base("miniature")
     rows = []
     for count in range(1, len(SIX) + 1):
@@ -82,6 +84,9 @@ def joint(bench: Bench) -> list[Row]:
         concepts = [entry.erasure.concept for entry in entries]
         names = ", ".join(concept.name for concept in concepts)
         rows.append(Row(names, "joint", bench.measure(original, bench.erase(original, entries), concepts)))
+        if count > 1:
+            merged = bench.erase(original, entries, merged=True)
+            rows.append(Row(names, "merged", bench.measure(original, merged, concepts)))
         edited = edited_base(edited, bench.erase(edited, entries[-1:]), bench.out / "naive" / str(count))
         weights = as_weights(original, edited, concepts, bench.out / "naive" / f"{count}-weights")
         rows.append(Row(names, "one after another", bench.measure(original, weights, concepts)))

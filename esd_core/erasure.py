@@ -28,7 +28,7 @@ from esd_core.checkpoint import CHECKPOINT
 from esd_core.concepts import ErasureJob
 from esd_core.errors import ErasureFailed
 from esd_core.evaluation.suite import Suite
-from esd_core.evaluation.witness import judge_of, witnesses_of
+from esd_core.evaluation.witness import witnesses_of
 from esd_core.machine import Machine
 from esd_core.memory import peak_memory, start_peak_memory
 from esd_core.merged_erasure import Merging, Round
@@ -105,10 +105,8 @@ def erase(
         witnesses = witnesses_of(suite, job, machine.device)
         if job.merged:
             parts = [
-                erase(
-                    one, base, (alone or folder) / one.digest[:16], machine, banks=banks, suite=suite, progress=progress
-                )
-                for one in one_by_one(job, suite)
+                erase(one, base, (alone or folder) / one.digest[:16], machine, banks=banks, progress=progress)
+                for one in one_by_one(job)
             ]
             made = _merge(job, base, machine, parts, witnesses, progress)
         else:
@@ -136,12 +134,9 @@ def erase(
     return outcome
 
 
-def one_by_one(job: ErasureJob, suite: Suite | None) -> list[ErasureJob]:
-    """The jobs that erase each concept of a merged job alone."""
-    return [
-        ErasureJob(base=job.base, base_digest=job.base_digest, erasures=(erasure,), judge=judge_of(suite, (erasure,)))
-        for erasure in job.erasures
-    ]
+def one_by_one(job: ErasureJob) -> list[ErasureJob]:
+    """The jobs that erase each concept of a merged job alone. Only the merged model is looked at in images."""
+    return [ErasureJob(base=job.base, base_digest=job.base_digest, erasures=(erasure,)) for erasure in job.erasures]
 
 
 def _train(training: Training) -> Made:

@@ -35,9 +35,9 @@ from esd_core.tensor_file import Stored, stored_tensors
 log = logging.getLogger(__name__)
 PROMPTS, OTHER_PROMPTS = 24, 96  # rolled out for each concept, and of random words
 STEPS = 10
-FIRST_STRENGTH, STRONGER = 1.15, 1.15
+FIRST_STRENGTH, STRONGER = 1.15, 1.15  # what appears unasked starts at 1: merging takes nothing of its edit
 MOST_ROUNDS = 8
-UNDISTURBED = 0.9  # interference up to which strengths may rise
+DISTURBED = 1.3  # interference, in those of the first round, that no stronger merging may reach
 SLACK = 0.15  # of a remainder: a merged model is judged by what each concept reached alone
 
 
@@ -69,25 +69,33 @@ class Round(BaseModel):
         )
 
 
+def first_strengths(unasked: Sequence[bool]) -> tuple[float, ...]:
+    """unasked: whether each concept appears without being named."""
+    return tuple(1.0 if is_unasked else FIRST_STRENGTH for is_unasked in unasked)
+
+
 def next_strengths(rounds: Sequence[Round], goals: Sequence[float]) -> tuple[float, ...] | None:
     """The strengths to try next; None when every concept is gone, others would suffer, or enough was tried.
 
     goals: the remainder at which each concept counts as gone where nobody looks at images.
     """
-    if not rounds:
-        return (FIRST_STRENGTH,) * len(goals)
     last = rounds[-1]
     excess = last.excess(goals)
-    if not any(excess) or last.interference >= UNDISTURBED or len(rounds) >= MOST_ROUNDS:
+    if not any(excess) or disturbs(last, rounds) or len(rounds) >= MOST_ROUNDS:
         return None
     return tuple(
         strength * (STRONGER if too_much else 1.0) for strength, too_much in zip(last.strengths, excess, strict=True)
     )
 
 
+def disturbs(round_: Round, rounds: Sequence[Round]) -> bool:
+    """Whether the rest of the model changes much more than the first merging changed it."""
+    return round_.interference > DISTURBED * rounds[0].interference
+
+
 def best(rounds: Sequence[Round], goals: Sequence[float]) -> Round:
-    """The round that leaves least of the concepts, and of those the one that disturbs least."""
-    return min(rounds, key=lambda round_: (sum(round_.excess(goals)), round_.interference))
+    """Of the rounds that do not disturb, the one that leaves least of the concepts, and the first of equals."""
+    return min((r for r in rounds if not disturbs(r, rounds)), key=lambda r: sum(r.excess(goals)))
 
 
 class Merging:
@@ -130,10 +138,12 @@ class Merging:
     def run(self) -> tuple[dict[str, torch.Tensor], tuple[Round, ...]]:
         """The merged tensors by name, in float32 or wider, and every round that led to them."""
         rounds: list[Round] = []
-        while (strengths := next_strengths(rounds, self.goals)) is not None:
+        strengths: tuple[float, ...] | None = first_strengths(self.unasked)
+        while strengths is not None:
             self._use(self.merged(strengths))
             rounds.append(self._look(strengths))
             log.info("merged at %s", rounds[-1].sentence)
+            strengths = next_strengths(rounds, self.goals)
         chosen = self.merged(best(rounds, self.goals).strengths)
         broken = [name for name, tensor in chosen.items() if not torch.isfinite(tensor).all()]
         if broken:
