@@ -11,7 +11,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.testing.utilities import prefect_test_harness
 
-from esd_core.concepts import ConceptKind
+from esd_core.concepts import ConceptKind, ListMode
 from esd_core.list_file import load_concept_list
 from esd_core.studies.request import Protocol
 from esd_core.weights import read_weights
@@ -80,10 +80,11 @@ def test_a_night_publishes_and_the_next_one_finds_nothing_to_do(
     assert "nothing had changed" in str(state.message)
 
 
-def test_a_joint_list_publishes_one_model_without_all_its_concepts(
-    settings: Settings, tiny_base: Path, suite: Path, tmp_path: Path
+@pytest.mark.parametrize("mode", [ListMode.JOINT, ListMode.MERGED])
+def test_a_list_in_one_model_is_published_without_all_its_concepts(
+    mode: ListMode, settings: Settings, tiny_base: Path, suite: Path, tmp_path: Path
 ) -> None:
-    concept_list = write_list(tmp_path, tiny_base, suite, mode="joint")
+    concept_list = write_list(tmp_path, tiny_base, suite, mode=mode.value)
     state, night = run_night(concept_list)
     assert state.is_completed()
     (row,) = night.settled
