@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def _view(section: JobSection) -> dict[str, Any]:
         "memory": f"{section.peak_memory / 2**30:.2f} GiB" if section.peak_memory else "",
         "comparison": _comparison_rows(report, section.comparison) if section.comparison else [],
         "comparison_name": section.comparison_name,
-        "again": concept_list(job, report.images_per_probe),
+        "again": concept_list(job, report.images_per_probe, {gate.gate: gate.limit for gate in section.verdict.gates}),
         "links": section.links,
     }
 
@@ -212,11 +212,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def concept_list(job: ErasureJob, images_per_probe: int) -> str:
-    """A concept list that asks for exactly this job again."""
+def concept_list(job: ErasureJob, images_per_probe: int, limits: Mapping[str, float]) -> str:
+    """A concept list that asks for exactly this job again, judged by the same limits."""
     rows = [
         {key: value for key, value in erasure.settings.items() if value not in (None, [])} for erasure in job.erasures
     ]
     mode = {"mode": "merged" if job.merged else "joint"} if len(rows) > 1 else {}
-    whole = {"base": job.base, "images_per_probe": images_per_probe, **mode, "concepts": rows}
+    whole = {"base": job.base, "images_per_probe": images_per_probe, "gates": dict(limits), **mode, "concepts": rows}
     return yaml.safe_dump(whole, sort_keys=False, allow_unicode=True)

@@ -198,8 +198,10 @@ def test_a_run_report_summarizes_all_concepts(section: JobSection, tmp_path: Pat
 
 def test_the_printed_list_asks_for_the_same_job(section: JobSection, tmp_path: Path) -> None:
     path = tmp_path / "list.yaml"
-    path.write_text(concept_list(section.job, 25))
-    (entry,) = load_concept_list(path).concepts
+    path.write_text(concept_list(section.job, 25, {"erased_at_most": 0.2, "coherent_at_least": 0.7}))
+    wanted = load_concept_list(path)
+    (entry,) = wanted.concepts
+    assert wanted.gates == Gates(erased_at_most=0.2, coherent_at_least=0.7)
     assert (entry.erasure,) == section.job.erasures
     assert yaml.safe_load(path.read_text())["images_per_probe"] == 25
 
@@ -214,7 +216,7 @@ def test_the_printed_list_of_a_joint_job_asks_for_the_same_job(section: JobSecti
     )
     job = section.job.model_copy(update={"erasures": (*section.job.erasures, gogh.erasure)})
     path = tmp_path / "list.yaml"
-    path.write_text(concept_list(job, 25))
+    path.write_text(concept_list(job, 25, {}))
     wanted = load_concept_list(path)
     assert wanted.mode is ListMode.JOINT
     assert tuple(entry.erasure for entry in wanted.concepts) == job.erasures
