@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -39,6 +39,7 @@ class Yard:
     """Servers by name, workers by name; `home` is the parent's, runners have homes of their own beside it."""
 
     folder: Path
+    databases: str | None = None  # a PostgreSQL server with the databases prefect and mlflow; SQLite otherwise
     servers: dict[str, tuple[Server, subprocess.Popen[bytes]]] = field(default_factory=dict)
     workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=lambda: {name: free_port() for name in ("s3", "mlflow", "prefect")})
@@ -86,6 +87,13 @@ class Yard:
         return Server(
             "MLflow", (*command, "--workers", "1", *where), self.ports["mlflow"], "/health", environment, kept
         )
+
+    def _on_postgres(self, server: Server) -> Server:
+        if self.databases is None:
+            return server
+        address = f"{self.databases.replace('postgresql:', 'postgresql+asyncpg:')}/prefect"
+        environment = {**server.environment, "PREFECT_SERVER_DATABASE_CONNECTION_URL": address}
+        return replace(server, environment=environment)
 
     def start_servers(self, *names: str) -> None:
         """Start them side by side and wait for each; the lock that keeps them alive is this process's."""
@@ -208,11 +216,11 @@ class Yard:
 
 
 @contextlib.contextmanager
-def opened(folder: Path) -> Iterator[Yard]:
+def opened(folder: Path, databases: str | None = None) -> Iterator[Yard]:
     """A yard with its servers, deployments, and a worker for nights; runners are the tests' own."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "servers").mkdir()
-    yard = Yard(folder)
+    yard = Yard(folder, databases)
     with ExitStack() as running:
         running.enter_context(locked(folder / "lock"))
         running.callback(yard.close)
