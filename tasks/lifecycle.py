@@ -37,7 +37,7 @@ def record_release(bucket: Bucket, model: str, version: int, by: str, manifest_d
         )
 
     append(bucket, released)
-    settle(bucket, model, version, by)
+    settle(bucket, model, by)
 
 
 def rollback(model: str, version: int, by: str, reason: str) -> str:
@@ -66,7 +66,7 @@ def rollback(model: str, version: int, by: str, reason: str) -> str:
     if faults:
         raise ReleaseError(f"{uri} cannot be rolled back to: {'; '.join(faults)}")
     append(bucket, again)
-    settle(bucket, model, version, by)
+    settle(bucket, model, by)
     return uri
 
 
@@ -87,7 +87,7 @@ def withdraw(model: str, version: int, by: str, reason: str) -> ApprovalRecord:
         return following(standing.released, Decision.WITHDRAWN, by, reason)
 
     append(bucket, withdrawn)
-    settle(bucket, model, version, by)
+    settle(bucket, model, by)
     record = standing_of(read_log(bucket), model, version).last
     assert record is not None
     return record
@@ -102,34 +102,27 @@ def following(
     return Entry(**{**same, **changed, "manifest_digest": manifest_digest or entry.manifest_digest})
 
 
-def settle(bucket: Bucket, model: str, version: int, by: str) -> None:
+def settle(bucket: Bucket, model: str, by: str) -> None:
     """Let everything follow the log: other releases of the model are superseded, the pointer moves, MLflow shows it."""
-    touched = {version, *_supersede(bucket, model, by)}
+    while append(bucket, lambda records: _superseded(records, model, by)):
+        pass
     settle_pointer(bucket, model)
     records = read_log(bucket)
-    for number in sorted(touched):
+    for version in sorted({entry.version for entry in records if entry.model == model}):
         try:
-            mirror.show(bucket, registry.get_version(model, number), records)
+            mirror.show(bucket, registry.get_version(model, version), records)
         except RegistryError:  # the version was deleted from the registry: the log and S3 count
-            log.warning("%s version %s is not in the registry any more", model, number)
+            log.warning("%s version %s is not in the registry any more", model, version)
 
 
-def _supersede(bucket: Bucket, model: str, by: str) -> set[int]:
-    """Record of every release of the model but the current one that another took its place; returns which."""
-
-    def outdated(records: Sequence[ApprovalRecord]) -> list[Entry]:
-        current = current_release(records, model)
-        return [
-            following(standing.last, Decision.SUPERSEDED, by, f"version {current.version} took its place")
-            for (name, number), standing in standings(records).items()
-            if name == model and standing.last and standing.state is State.RELEASED
-            if current and number != current.version
-        ]
-
-    superseded = set()
-    while entry := append(bucket, lambda records: next(iter(outdated(records)), None)):
-        superseded.add(entry.version)
-    return superseded
+def _superseded(records: Sequence[ApprovalRecord], model: str, by: str) -> Entry | None:
+    """That another version took the place of a release which is still recorded as one; None when there is none."""
+    current = current_release(records, model)
+    for (name, version), standing in standings(records).items():
+        outdated = current and name == model and version != current.version and standing.state is State.RELEASED
+        if current and outdated and standing.last:
+            return following(standing.last, Decision.SUPERSEDED, by, f"version {current.version} took its place")
+    return None
 
 
 def operator() -> str:

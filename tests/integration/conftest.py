@@ -106,9 +106,9 @@ def bucket(settings: Settings) -> Bucket:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Made]:
-    """Make the files of a job. `after`: images of 20 in which the erased concept is still seen."""
+    """Make the files of a job. after: images of 20 in which the erased concept is still seen; rows: of its tensor."""
 
-    def make_job(names: str | tuple[str, ...] = "sun", seed: int = 0, after: int = 1) -> Made:
+    def make_job(names: str | tuple[str, ...] = "sun", seed: int = 0, after: int = 1, rows: int = 2) -> Made:
         recipe = Recipe(subset=ParameterSubset.ESD_U, seed=seed)
         concepts = [Concept(name=n, kind=ConceptKind.GLOBAL) for n in ([names] if isinstance(names, str) else names)]
         erasures = tuple(Erasure(concept=concept, recipe=recipe) for concept in concepts)
@@ -116,7 +116,7 @@ def make(tmp_path: Path) -> Callable[..., Made]:
         folder = tmp_path / "made" / f"{job.slug}-{seed}-{after}"
         folder.mkdir(parents=True)
         weights = folder / "edited.safetensors"  # not the name it has in the registry
-        tensor = np.full((2, 3), seed, np.float32)
+        tensor = np.full((rows, 3), seed, np.float32)
         save_file({"conv_in.weight": tensor}, weights, metadata={"job_digest": job.digest})
         report = _report(job, digest.of_file(weights), after)
         history = folder / "history.jsonl"
@@ -138,6 +138,7 @@ def make(tmp_path: Path) -> Callable[..., Made]:
             unet_evaluations=1234,
             forward_equivalents=2345.5,
             seconds=5.5,
+            peak_memory=None,
             tuned=(TUNED,),
         )
         return Made(job, cast("ErasureOutcome", outcome), report, judge(report, Gates(sequential=False)), files)
