@@ -74,6 +74,7 @@ def nightly_erasure(
         failed = erase_here(plan.to_do, wanted, progress)
     night = steps.report_night(Night.of(plan, steps.settle(plan, failed, wanted)))
     artifacts.show_night(night)
+    artifacts.show_report(night, steps.keep_report(night))
     notices.tell(night)
     return ended(night)
 

@@ -86,6 +86,10 @@ def show_night(night: Night) -> None:
     create_table_artifact([_row(row) for row in night.settled], key="night", description=night.sentence)
 
 
+def show_report(night: Night, address: str) -> None:
+    create_link_artifact(address, key="report", link_text="the night's report", description=night.sentence)
+
+
 def _row(row: Settled) -> dict[str, str]:
     return {
         "concept": row.concept,

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefect import task
+from prefect import runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
@@ -22,7 +22,7 @@ from esd_core.errors import BaseModelMismatch, ServiceUnavailable
 from esd_core.evaluation.gates import Gates, Verdict, judge
 from esd_core.evaluation.results import EvaluationReport
 from esd_core.evaluation.suite import load_suite
-from tasks import approval, lists, reevaluation, registry, release, reports, settling
+from tasks import approval, lists, night_record, reevaluation, registry, release, reports, settling
 from tasks.approval import ApprovalRecord
 from tasks.jobs import JobFiles
 from tasks.night import Night, Settled
@@ -184,3 +184,10 @@ def report_night(night: Night) -> Night:
     path = settings.home / "report.html"
     reports.write_night_report(path, settings.jobs_folder, night)
     return night.model_copy(update={"report": path})
+
+
+@task(task_run_name="keep report", **OUTSIDE)
+def keep_report(night: Night) -> str:
+    """Address of the night's report, for whoever looks at it from another machine."""
+    assert night.report is not None
+    return night_record.keep_report(night.report, str(runtime.flow_run.name))

@@ -49,6 +49,9 @@ def test_two_runners_share_a_night_and_the_parent_loads_no_torch(yard: Yard, par
     assert {row["outcome"] for row in rows.values()} == {"published"}
     made = {name: len(list(yard.home(name).glob("jobs/*/weights.safetensors"))) for name in ("runner-1", "runner-2")}
     assert made == {"runner-1": 2, "runner-2": 2}
+    link = yard.artifacts("report")[0]["data"]
+    assert yard.address("mlflow") in link
+    assert link.endswith("/artifacts/report.html)")
     report = (yard.home("nights") / "report.html").read_text(encoding="utf-8")
     assert all(f'id="{name}"' in report for name in rows)
 
