@@ -1,6 +1,6 @@
 """Several concepts in one model: erased one by one from the original weights, then merged in closed form (merging.py).
 
-How far each goes is measured on the merged model: the strength of a concept that is still there rises, as long as the
+How much each counts is measured on the merged model: a concept that is still there gets more weight, as long as the
 rest of the model stays as it was.
 """
 
@@ -23,7 +23,16 @@ from esd_core.errors import ErasureFailed
 from esd_core.held_out import JUDGED_GUIDANCE, HeldOut, watched_prompts
 from esd_core.lessons import lessons_of, other_words
 from esd_core.machine import give_back_freed_memory
-from esd_core.merging import AT_ONCE, Layer, concept_prompts, directions, gram_matrices, mergeable, passes, word_prompts
+from esd_core.merging import (
+    AT_ONCE,
+    Layer,
+    concept_prompts,
+    gram_matrices,
+    mergeable,
+    merged_edit,
+    passes,
+    word_prompts,
+)
 from esd_core.point_source import rollouts_at_once
 from esd_core.quick_look import QuickLook, Witness
 from esd_core.recipe import RolloutSampler
@@ -35,21 +44,21 @@ from esd_core.tensor_file import Stored, stored_tensors
 log = logging.getLogger(__name__)
 PROMPTS, OTHER_PROMPTS = 24, 96  # rolled out for each concept, and of random words
 STEPS = 10
-FIRST_STRENGTH, STRONGER = 1.15, 1.15  # what appears unasked starts at 1: merging takes nothing of its edit
-MOST_ROUNDS = 8
-DISTURBED = 1.3  # interference, in those of the first round, that no stronger merging may reach
+HEAVIER = 4.0
+MOST_ROUNDS = 4
+DISTURBED = 1.2  # interference, in those of the first round, that no other round may exceed
 SLACK = 0.15  # of a remainder: a merged model is judged by what each concept reached alone
 
 
 class Round(BaseModel):
-    """What was seen of the merged model at these strengths; one entry for each concept.
+    """What was seen of the model merged with these weights; one entry for each concept.
 
     remainders, interference: as in tuning.Check. shown: share of images that show the concept; None: nobody looked.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    strengths: tuple[float, ...]
+    weights: tuple[float, ...]
     remainders: tuple[float, ...]
     interference: float
     shown: tuple[float | None, ...]
@@ -63,19 +72,16 @@ class Round(BaseModel):
 
     @property
     def sentence(self) -> str:
-        told = ", ".join(f"{strength:.2f}" for strength in self.strengths)
-        return f"strengths {told}: remainders {', '.join(f'{r:.2f}' for r in self.remainders)}, interference " + (
-            f"{self.interference:.2f}" + "".join(f", {shown:.0%}" for shown in self.shown if shown is not None)
-        )
+        told = [f"weights {' '.join(f'{weight:g}' for weight in self.weights)}"]
+        told.append(f"remainders {' '.join(f'{remainder:.2f}' for remainder in self.remainders)}")
+        told.append(f"interference {self.interference:.2f}")
+        if any(shown is not None for shown in self.shown):
+            told.append(f"still shown {' '.join('-' if s is None else f'{s:.0%}' for s in self.shown)}")
+        return ", ".join(told)
 
 
-def first_strengths(unasked: Sequence[bool]) -> tuple[float, ...]:
-    """unasked: whether each concept appears without being named."""
-    return tuple(1.0 if is_unasked else FIRST_STRENGTH for is_unasked in unasked)
-
-
-def next_strengths(rounds: Sequence[Round], goals: Sequence[float]) -> tuple[float, ...] | None:
-    """The strengths to try next; None when every concept is gone, others would suffer, or enough was tried.
+def next_weights(rounds: Sequence[Round], goals: Sequence[float]) -> tuple[float, ...] | None:
+    """The weights to try next; None when every concept is gone, others would suffer, or enough was tried.
 
     goals: the remainder at which each concept counts as gone where nobody looks at images.
     """
@@ -83,9 +89,7 @@ def next_strengths(rounds: Sequence[Round], goals: Sequence[float]) -> tuple[flo
     excess = last.excess(goals)
     if not any(excess) or disturbs(last, rounds) or len(rounds) >= MOST_ROUNDS:
         return None
-    return tuple(
-        strength * (STRONGER if too_much else 1.0) for strength, too_much in zip(last.strengths, excess, strict=True)
-    )
+    return tuple(weight * (HEAVIER if left else 1.0) for weight, left in zip(last.weights, excess, strict=True))
 
 
 def disturbs(round_: Round, rounds: Sequence[Round]) -> bool:
@@ -133,34 +137,50 @@ class Merging:
         ]
         plans = [tuning.PLANS[concept.kind] for concept in job.concepts]
         self.goals = [max(plan.enough, self._alone(part)) + SLACK for part, plan in enumerate(plans)]
-        self.directions = self._directions()
+        self._layers = mergeable(self.backbone.denoiser, list(self.model.parameters))
+        self._seen: list[dict[str, torch.Tensor]] = []
 
     def run(self) -> tuple[dict[str, torch.Tensor], tuple[Round, ...]]:
         """The merged tensors by name, in float32 or wider, and every round that led to them."""
         rounds: list[Round] = []
-        strengths: tuple[float, ...] | None = first_strengths(self.unasked)
-        while strengths is not None:
-            self._use(self.merged(strengths))
-            rounds.append(self._look(strengths))
-            log.info("merged at %s", rounds[-1].sentence)
-            strengths = next_strengths(rounds, self.goals)
-        chosen = self.merged(best(rounds, self.goals).strengths)
-        broken = [name for name, tensor in chosen.items() if not torch.isfinite(tensor).all()]
+        weights: tuple[float, ...] | None = (1.0,) * len(self.edits)
+        while weights is not None:
+            tensors = self.merged(weights)
+            self._use(tensors)
+            rounds.append(self._look(weights))
+            log.info("merged: %s", rounds[-1].sentence)
+            weights = next_weights(rounds, self.goals)
+        chosen = best(rounds, self.goals)
+        tensors = tensors if chosen is rounds[-1] else self.merged(chosen.weights)
+        broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
         if broken:
             raise ErasureFailed(f"{len(broken)} merged tensors are not finite, first {broken[0]}: use mode: separate")
-        return chosen, tuple(rounds)
+        return tensors, tuple(rounds)
 
-    def merged(self, strengths: Sequence[float]) -> dict[str, torch.Tensor]:
-        """Every tensor of the trained subsets: the original and what each concept adds to it."""
+    def merged(self, weights: Sequence[float]) -> dict[str, torch.Tensor]:
+        """Every tensor of the trained subsets: the original, and in the layers that are merged what is added to it.
+
+        Gram matrices that do not fit into memory all at once are summed anew each time.
+        """
         tensors = {name: _wide(original) for name, original in self.model.originals.items()}
-        for strength, added in zip(strengths, self.directions, strict=True):
-            for name, direction in added.items():
-                tensors[name] = tensors[name] + strength * direction
+        groups = passes(self._layers, AT_ONCE // (len(self.edits) + 1))
+        for group in groups:
+            *seen, others = grams = self._seen or self._grams(group)
+            if len(groups) == 1:
+                self._seen = grams
+            for name in group:
+                edits = [self._edit(part, name) for part in range(len(self.edits))]
+                weighted = [weight * own[name] for weight, own in zip(weights, seen, strict=True)]
+                added = merged_edit(edits, weighted, others[name], self.unasked)
+                weight = tensors[f"{name}.weight"]
+                tensors[f"{name}.weight"] = weight + added[:, :-1].reshape(weight.shape)
+                if f"{name}.bias" in tensors:
+                    tensors[f"{name}.bias"] = tensors[f"{name}.bias"] + added[:, -1]
         return tensors
 
-    def _look(self, strengths: tuple[float, ...]) -> Round:
+    def _look(self, weights: tuple[float, ...]) -> Round:
         return Round(
-            strengths=strengths,
+            weights=weights,
             remainders=tuple(held_out.remainder() for held_out in self.held_out),
             interference=max(held_out.interference() for held_out in self.held_out),
             shown=tuple(look.shown() if look else None for look in self.quick_looks),
@@ -181,29 +201,15 @@ class Merging:
         for name, original in self.model.originals.items():
             self.model.parameters[name].data = edit[name].read().to(original) if name in edit else original
 
-    def _directions(self) -> list[dict[str, torch.Tensor]]:
-        """E_i of every concept, in the shapes of the tensors that they are added to."""
-        found: list[dict[str, torch.Tensor]] = [{} for _ in self.edits]
-        layers = mergeable(self.backbone.denoiser, list(self.model.parameters))
-        groups = passes(layers, AT_ONCE // (len(self.edits) + 1))
-        total = len(groups) * (len(self.others) + sum(len(told) for told in self.told))
+    def _grams(self, layers: dict[str, Layer]) -> list[dict[str, torch.Tensor]]:
+        """Of every concept's prompts in its own edited model, then of random words in the frozen one."""
+        total = len(self.others) + sum(len(told) for told in self.told)
         with tqdm(total=total, desc="merging", unit="rollout", disable=not self.progress, leave=False) as bar:
-            for group in groups:
-                seen = [self._grams(group, part, bar) for part in range(len(self.edits))]
-                others = self._grams(group, None, bar)
-                for name, layer in group.items():
-                    edits = [self._edit(part, name) for part in range(len(self.edits))]
-                    solved = directions(edits, [grams[name] for grams in seen], others[name], self.unasked)
-                    for part, direction in enumerate(solved):
-                        if direction is not None:
-                            found[part] |= self._as_tensors(name, layer, direction)
-        return found
+            return [self._grams_of(layers, part, bar) for part in (*range(len(self.edits)), None)]
 
-    def _grams(self, layers: dict[str, Layer], part: int | None, bar: tqdm[None]) -> dict[str, torch.Tensor]:
-        """Mean Gram matrices of a concept's prompts in its own edited model; None: of random words in the frozen one.
-
-        Of random words the unconditional prediction belongs to what must not change.
-        """
+    def _grams_of(self, layers: dict[str, Layer], part: int | None, bar: tqdm[None]) -> dict[str, torch.Tensor]:
+        """Mean Gram matrices of a concept's prompts; None: of random words, and of the unconditional predictions too,
+        which are what must not change."""
         self._use_edit(part)
         told = self.others if part is None else self.told[part]
         generator = torch.Generator().manual_seed(0 if part is None else part + 1)
@@ -235,12 +241,6 @@ class Merging:
         original = self.model.originals[name]
         edited = self.edits[part][name].read().to(original.device)
         return _wide(edited) - _wide(original)
-
-    def _as_tensors(self, name: str, layer: Layer, direction: torch.Tensor) -> dict[str, torch.Tensor]:
-        tensors = {f"{name}.weight": direction[:, :-1].reshape(layer.weight.shape)}
-        if f"{name}.bias" in self.model.parameters:
-            tensors[f"{name}.bias"] = direction[:, -1]
-        return tensors
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:

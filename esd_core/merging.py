@@ -3,13 +3,14 @@
 Each concept i was erased alone from the original weights W, which became W + D_i. A merged layer shall do as W + D_i
 does with what it sees of concept i, and as W does with what it sees of everything else. Least squares give
 
-    W' = W + sum_i s_i E_i,    E_i = D_i G_i (sum_j G_j + k G_0 + r I)^-1
+    W' = W + s sum_i D_i w_i G_i (sum_j w_j G_j + k G_0 + r I)^-1
 
-with G_i = X^T X over what the layer sees in rollouts of concept i, G_0 in those of random words. What appears unasked
-must not come of other words either, so its edit holds for those too: among such concepts alone,
-E_i = D_i (G_i + k G_0) (sum_j G_j + k G_0 + r I)^-1. Adding up the D_i instead lets each disturb all (docs/lists.md).
+with G_i = X^T X over what the layer sees in rollouts of concept i, G_0 in those of random words, weights w_i, and s to
+make up for what the compromise takes of each edit. What appears unasked must not come of other words either, so its
+edit holds for those too: among such concepts alone, with w_i G_i + k G_0 in the place of w_i G_i and s = 1; of one
+concept that is D_i. Adding up the D_i instead lets each disturb all (docs/lists.md).
 
-Without G_0 and strengths s_i this is the regression mean of Jin et al., "Dataless Knowledge Fusion" (ICLR 2023); MACE
+Without G_0, w and s this is the regression mean of Jin et al., "Dataless Knowledge Fusion" (ICLR 2023); MACE
 (Lu et al., CVPR 2024) merges keys and values of erased concepts by it.
 """
 
@@ -24,6 +25,7 @@ import torch
 from torch import nn
 
 KEEP = 1.0  # k: weight of random words beside each concept
+OVERSHOOT = 1.3  # s, of concepts that prompts name
 RIDGE = 1e-3  # r, as a share of the mean of the diagonal
 AT_ONCE = 4 << 30  # bytes of Gram matrices that are summed in one round of rollouts
 ROWS = 64  # of each sample: neighbouring places look alike
@@ -119,22 +121,26 @@ def gram_matrices(
             hook.remove()
 
 
-def directions(
+def merged_edit(
     edits: Sequence[torch.Tensor | None], seen: Sequence[torch.Tensor], others: torch.Tensor, unasked: Sequence[bool]
-) -> list[torch.Tensor | None]:
-    """E_i of one layer, (out, d), for each concept; None for one that left the layer as it was.
+) -> torch.Tensor:
+    """What is added to one layer, (out, d).
 
-    edits: D_i, (out, d); seen: G_i, and others: G_0, (d, d); unasked: whether the concept appears without being named.
+    edits: D_i, (out, d), None where a concept left the layer as it was. seen: w_i G_i, and others: G_0, (d, d).
+    unasked: whether each concept appears without being named.
     """
-    everything = _factor(sum(seen, KEEP * others))
-    among_unasked = [gram for gram, is_unasked in zip(seen, unasked, strict=True) if is_unasked]
-    nameless = _factor(sum(among_unasked, KEEP * others)) if among_unasked else everything
-    merged: list[torch.Tensor | None] = []
+    wanted: dict[bool, list[torch.Tensor]] = {True: [], False: []}
     for edit, gram, is_unasked in zip(edits, seen, unasked, strict=True):
-        own, factor = (gram + KEEP * others, nameless) if is_unasked else (gram, everything)
-        wanted = None if edit is None else edit.double() @ own.double()
-        merged.append(None if wanted is None else torch.cholesky_solve(wanted.T, factor).T.to(own.dtype))
-    return merged
+        if edit is not None:
+            own = gram + KEEP * others if is_unasked else OVERSHOOT * gram
+            wanted[is_unasked].append(edit.double() @ own.double())
+    among_unasked = [gram for gram, is_unasked in zip(seen, unasked, strict=True) if is_unasked]
+    parts = [
+        torch.cholesky_solve(sum(products[1:], products[0]).T, _factor(sum(grams, KEEP * others))).T
+        for products, grams in ((wanted[True], among_unasked), (wanted[False], seen))
+        if products
+    ]
+    return sum(parts[1:], parts[0]).to(others.dtype)
 
 
 def _factor(gram: torch.Tensor) -> torch.Tensor:

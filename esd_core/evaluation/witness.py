@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from esd_core.quick_look import Witness
 
+IMAGES_OF_MERGED = 2 * IMAGES  # nothing is taught after it that could make up for a wrong look
 FIRST_SEED = 1 << 29  # those of an evaluation begin below 1 << 28
 
 
@@ -49,14 +50,15 @@ def witnesses_of(suite: Suite | None, job: ErasureJob, device: str) -> list[Witn
         )
     if suite is None or job.judge is None:
         return [None for _ in job.erasures]
-    return [_witness(suite, e.concept, device) if e.recipe.stops_by_itself else None for e in job.erasures]
+    images = IMAGES_OF_MERGED if job.merged else IMAGES
+    return [_witness(suite, e.concept, images, device) if e.recipe.stops_by_itself else None for e in job.erasures]
 
 
 def _probes(suite: Suite, concept: Concept) -> tuple[Probe, ...]:
     return suite.with_synonyms([concept]).probes_of(concept)
 
 
-def _witness(suite: Suite, concept: Concept, device: str) -> Witness:
+def _witness(suite: Suite, concept: Concept, images: int, device: str) -> Witness:
     import numpy as np
 
     from esd_core.backbones.loading import choose_device
@@ -64,8 +66,8 @@ def _witness(suite: Suite, concept: Concept, device: str) -> Witness:
     from esd_core.quick_look import Witness
 
     probes, on = _probes(suite, concept), str(choose_device(device))
-    turns = [probes[i % len(probes)] for i in range(IMAGES)]
-    rounds = [i // len(probes) for i in range(IMAGES)]
+    turns = [probes[i % len(probes)] for i in range(images)]
+    rounds = [i // len(probes) for i in range(images)]
 
     def shows(images: np.ndarray) -> np.ndarray:
         """Judges are loaded for each look: they would lie in memory all through the training."""
@@ -80,7 +82,7 @@ def _witness(suite: Suite, concept: Concept, device: str) -> Witness:
     first = FIRST_SEED + int(digest.of_bytes(f"{suite.seed}:{concept.name}".encode())[:7], 16)
     return Witness(
         prompts=tuple(probe.prompts[n % len(probe.prompts)] for probe, n in zip(turns, rounds, strict=True)),
-        seeds=tuple(range(first, first + IMAGES)),
+        seeds=tuple(range(first, first + images)),
         guidance_scale=suite.guidance_scale,
         shows=shows,
     )

@@ -18,13 +18,14 @@ from esd_core.base_model import ResolvedBase
 from esd_core.concepts import ErasureJob
 from esd_core.erasure import erase
 from esd_core.machine import Machine
-from esd_core.merged_erasure import MOST_ROUNDS, Round, best, disturbs, first_strengths, next_strengths
+from esd_core.merged_erasure import MOST_ROUNDS, Round, best, disturbs, next_weights
 from esd_core.merging import (
+    OVERSHOOT,
     Layer,
     concept_prompts,
-    directions,
     gram_matrices,
     mergeable,
+    merged_edit,
     passes,
     seen_by,
     word_prompts,
@@ -64,45 +65,52 @@ def test_a_layer_is_a_matrix_on_what_it_sees(layer: Layer, shape: tuple[int, ...
 def test_each_edit_holds_on_its_concept_and_leaves_the_rest() -> None:
     """Where concepts and the rest do not overlap, least squares can satisfy all, up to the ridge."""
     axes = torch.eye(6)
-    first, second, others = axes[:2], axes[2:4], axes[4:]
+    concepts, others = (axes[:2], axes[2:4]), axes[4:]
     edits = [random(3, 6, seed=1), random(3, 6, seed=2)]
-    found = directions(edits, [gram(first), gram(second)], gram(others), [False, False])
-    for edit, own, direction, foreign in zip(edits, (first, second), found, (second, first), strict=True):
-        assert direction is not None
-        torch.testing.assert_close(direction @ own.T, edit @ own.T, rtol=2e-3, atol=2e-3)
-        assert (direction @ torch.cat([foreign, others]).T).abs().max() < 1e-5
+    found = merged_edit(edits, [gram(own) for own in concepts], gram(others), [False, False])
+    for edit, own in zip(edits, concepts, strict=True):
+        torch.testing.assert_close(found @ own.T, OVERSHOOT * edit @ own.T, rtol=3e-3, atol=3e-3)
+    assert (found @ others.T).abs().max() < 1e-5
 
 
-def test_edits_add_up_to_less_harm_than_their_sum() -> None:
+def test_edits_merged_do_less_harm_than_their_sum() -> None:
     """Where they do overlap, the merged layer is nearer to what each place asks for than the sum of the edits is."""
     seen = [random(200, 8, seed=i) * torch.linspace(0.1, 2, 8).roll(3 * i) for i in range(3)]
     others, edits = random(400, 8, seed=9), [random(4, 8, seed=20 + i) for i in range(3)]
-    found = directions(edits, [gram(rows) for rows in seen], gram(others), [False] * 3)
 
     def harm(change: torch.Tensor) -> float:
         own = sum(float(((change - edit) @ rows.T).square().mean()) for edit, rows in zip(edits, seen, strict=True))
         return own + float((change @ others.T).square().mean())
 
-    merged = sum(direction for direction in found if direction is not None)
-    assert isinstance(merged, torch.Tensor)
+    merged = merged_edit(edits, [gram(rows) for rows in seen], gram(others), [False] * 3) / OVERSHOOT
     assert harm(merged) < 0.6 * harm(sum(edits, torch.zeros(4, 8)))
+
+
+def test_more_weight_brings_a_layer_nearer_to_the_concepts_own() -> None:
+    seen = [random(200, 8, seed=i) for i in range(2)]
+    others, edits = random(400, 8, seed=9), [random(4, 8, seed=20 + i) for i in range(2)]
+
+    def missed(weight: float) -> float:
+        found = merged_edit(edits, [weight * gram(seen[0]), gram(seen[1])], gram(others), [False] * 2)
+        return float(((found / OVERSHOOT - edits[0]) @ seen[0].T).square().mean())
+
+    assert missed(16.0) < missed(4.0) < missed(1.0)
 
 
 def test_what_appears_unasked_is_edited_beside_all_words_and_named_concepts_are_not() -> None:
     own, others = torch.eye(6)[:3], torch.eye(6)[3:]
     edit = random(3, 6)
-    (unasked,) = directions([edit], [gram(own)], gram(others), [True])
-    (named,) = directions([edit], [gram(own)], gram(others), [False])
-    assert unasked is not None
-    assert named is not None
+    unasked = merged_edit([edit], [gram(own)], gram(others), [True])
+    named = merged_edit([edit], [gram(own)], gram(others), [False])
     torch.testing.assert_close(unasked, edit, rtol=2e-3, atol=2e-3)
     assert (named @ others.T).abs().max() < 1e-5
 
 
-def test_a_layer_that_a_concept_left_alone_gets_nothing_of_it() -> None:
-    found = directions([None, random(3, 4)], [torch.eye(4), torch.eye(4)], torch.eye(4), [False, False])
-    assert found[0] is None
-    assert found[1] is not None
+def test_a_concept_that_left_a_layer_alone_asks_for_the_original_there() -> None:
+    own, foreign = torch.eye(4)[:2], torch.eye(4)[2:]
+    found = merged_edit([None, random(3, 4)], [gram(own), gram(torch.eye(4))], gram(foreign), [False, False])
+    alone = merged_edit([random(3, 4)], [gram(torch.eye(4))], gram(foreign), [False])
+    assert (found @ own.T).norm() < (alone @ own.T).norm()
 
 
 def test_gram_matrices_are_of_the_second_half_where_only_prompts_count() -> None:
@@ -140,40 +148,38 @@ def test_prompts_name_every_name_bare_and_beside_words(names: list[str], seed: i
     assert not any("cat" in prompt for prompt in word_prompts(["red", "house"], 24, seed))
 
 
-def round_of(strengths: tuple[float, ...], remainders: tuple[float, ...], interference: float) -> Round:
-    return Round(strengths=strengths, remainders=remainders, interference=interference, shown=(None,) * len(strengths))
+def round_of(weights: tuple[float, ...], remainders: tuple[float, ...], interference: float) -> Round:
+    return Round(weights=weights, remainders=remainders, interference=interference, shown=(None,) * len(weights))
 
 
-def test_only_what_is_still_there_gets_stronger_until_nothing_is() -> None:
-    goals = (0.1, 0.1)
-    first = first_strengths([True, False])
-    assert first[0] < first[1]
+def test_only_what_is_still_there_gets_more_weight_until_nothing_is() -> None:
+    goals, first = (0.1, 0.1), (1.0, 1.0)
     rounds = [round_of(first, (0.05, 0.4), 0.3)]
-    second = next_strengths(rounds, goals)
+    second = next_weights(rounds, goals)
     assert second is not None
     assert second[0] == first[0]
     assert second[1] > first[1]
-    assert next_strengths([*rounds, round_of(second, (0.09, 0.1), 0.5)], goals) is None
+    assert next_weights([*rounds, round_of(second, (0.09, 0.1), 0.31)], goals) is None
 
 
 def test_images_decide_where_somebody_looks() -> None:
-    seen = Round(strengths=(1.0, 1.0), remainders=(0.9, -0.5), interference=0.1, shown=(SHOWN_AT_MOST, 0.5))
-    strengths = next_strengths([seen], (0.0, 0.0))
-    assert strengths is not None
-    assert strengths[0] == 1.0
-    assert strengths[1] > 1.0
+    seen = Round(weights=(1.0, 1.0), remainders=(0.9, -0.5), interference=0.1, shown=(SHOWN_AT_MOST, 0.5))
+    weights = next_weights([seen], (0.0, 0.0))
+    assert weights is not None
+    assert weights[0] == 1.0
+    assert weights[1] > 1.0
 
 
 @given(st.lists(st.tuples(st.floats(-1, 1), st.floats(0, 1.2)), min_size=MOST_ROUNDS, max_size=20))
-def test_strengths_never_fall_and_the_search_ends(answers: list[tuple[float, float]]) -> None:
+def test_weights_never_fall_and_the_search_ends(answers: list[tuple[float, float]]) -> None:
     rounds: list[Round] = []
-    strengths: tuple[float, ...] | None = first_strengths([False])
+    weights: tuple[float, ...] | None = (1.0,)
     for remainder, interference in answers:
-        if strengths is not None:
-            rounds.append(round_of(strengths, (remainder,), interference))
-            strengths = next_strengths(rounds, (0.0,))
+        if weights is not None:
+            rounds.append(round_of(weights, (remainder,), interference))
+            weights = next_weights(rounds, (0.0,))
     assert len(rounds) <= MOST_ROUNDS
-    assert all(a.strengths < b.strengths for a, b in pairwise(rounds))
+    assert all(a.weights < b.weights for a, b in pairwise(rounds))
     chosen = best(rounds, (0.0,))
     assert not disturbs(chosen, rounds)
     assert chosen.excess((0.0,)) <= rounds[0].excess((0.0,))
