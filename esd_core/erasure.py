@@ -31,7 +31,8 @@ from esd_core.evaluation.suite import Suite
 from esd_core.evaluation.witness import witnesses_of
 from esd_core.machine import Machine
 from esd_core.memory import peak_memory, start_peak_memory
-from esd_core.merged_erasure import Merging, Round
+from esd_core.merge_rounds import Round
+from esd_core.merged_erasure import Merging
 from esd_core.quick_look import Witness
 from esd_core.tensor_file import Stored
 from esd_core.training import Training

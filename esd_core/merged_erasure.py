@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
 from esd_core import tuning
@@ -23,6 +22,7 @@ from esd_core.errors import ErasureFailed
 from esd_core.held_out import JUDGED_GUIDANCE, HeldOut, watched_prompts
 from esd_core.lessons import lessons_of, other_words
 from esd_core.machine import give_back_freed_memory
+from esd_core.merge_rounds import Round, best, next_weights
 from esd_core.merging import (
     AT_ONCE,
     Layer,
@@ -44,62 +44,7 @@ from esd_core.tensor_file import Stored, stored_tensors
 log = logging.getLogger(__name__)
 PROMPTS, OTHER_PROMPTS = 24, 96  # rolled out for each concept, and of random words
 STEPS = 10
-HEAVIER = 4.0
-MOST_ROUNDS = 4
-DISTURBED = 1.2  # interference, in those of the first round, that no other round may exceed
 SLACK = 0.15  # of a remainder: a merged model is judged by what each concept reached alone
-
-
-class Round(BaseModel):
-    """What was seen of the model merged with these weights; one entry for each concept.
-
-    remainders, interference: as in tuning.Check. shown: share of images that show the concept; None: nobody looked.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    weights: tuple[float, ...]
-    remainders: tuple[float, ...]
-    interference: float
-    shown: tuple[float | None, ...]
-
-    def excess(self, goals: Sequence[float]) -> list[float]:
-        """How far each concept is from being gone: in images where they were looked at, else in its remainder."""
-        return [
-            max(0.0, remainder - goal if shown is None else shown - tuning.SHOWN_AT_MOST)
-            for remainder, goal, shown in zip(self.remainders, goals, self.shown, strict=True)
-        ]
-
-    @property
-    def sentence(self) -> str:
-        told = [f"weights {' '.join(f'{weight:g}' for weight in self.weights)}"]
-        told.append(f"remainders {' '.join(f'{remainder:.2f}' for remainder in self.remainders)}")
-        told.append(f"interference {self.interference:.2f}")
-        if any(shown is not None for shown in self.shown):
-            told.append(f"still shown {' '.join('-' if s is None else f'{s:.0%}' for s in self.shown)}")
-        return ", ".join(told)
-
-
-def next_weights(rounds: Sequence[Round], goals: Sequence[float]) -> tuple[float, ...] | None:
-    """The weights to try next; None when every concept is gone, others would suffer, or enough was tried.
-
-    goals: the remainder at which each concept counts as gone where nobody looks at images.
-    """
-    last = rounds[-1]
-    excess = last.excess(goals)
-    if not any(excess) or disturbs(last, rounds) or len(rounds) >= MOST_ROUNDS:
-        return None
-    return tuple(weight * (HEAVIER if left else 1.0) for weight, left in zip(last.weights, excess, strict=True))
-
-
-def disturbs(round_: Round, rounds: Sequence[Round]) -> bool:
-    """Whether the rest of the model changes much more than the first merging changed it."""
-    return round_.interference > DISTURBED * rounds[0].interference
-
-
-def best(rounds: Sequence[Round], goals: Sequence[float]) -> Round:
-    """Of the rounds that do not disturb, the one that leaves least of the concepts, and the first of equals."""
-    return min((r for r in rounds if not disturbs(r, rounds)), key=lambda r: sum(r.excess(goals)))
 
 
 class Merging:

@@ -11,6 +11,7 @@ from esd_core.errors import EvaluationError
 from esd_core.evaluation.gates import Verdict
 from esd_core.evaluation.report import JobSection, write_job_report, write_run_report
 from esd_core.evaluation.results import EvaluationReport
+from esd_core.merge_rounds import Round
 from esd_core.tuning import Tuned
 from tasks.jobs import JobFiles
 from tasks.night import Night, Settled
@@ -24,6 +25,7 @@ class Costs(BaseModel):
     seconds: float
     peak_memory: int | None = None
     tuned: tuple[Tuned, ...] = ()
+    merging: tuple[Round, ...] = ()
 
 
 def write_comparison(jobs_folder: Path, planned: PlannedJob, report: EvaluationReport) -> None:
@@ -66,6 +68,7 @@ def _section(jobs_folder: Path, planned: PlannedJob, verdict: Verdict, links: di
         seconds=costs.seconds,
         peak_memory=costs.peak_memory,
         tuned=costs.tuned,
+        merging=costs.merging,
         comparison=read_evaluation(compared) if compared and compared.is_file() else None,
         comparison_name=planned.comparison.method if planned.comparison else "",
         links=links,

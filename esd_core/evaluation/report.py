@@ -18,6 +18,7 @@ from esd_core.evaluation.curves import FRAME, look_curve, loss_curve
 from esd_core.evaluation.gates import COHERENT, GateResult, Verdict
 from esd_core.evaluation.pairs import PairCounts, pooled
 from esd_core.evaluation.results import EvaluationReport, ProbeResult
+from esd_core.merge_rounds import Round
 from esd_core.tuning import IMAGES, Check, Tuned
 
 
@@ -34,6 +35,7 @@ class JobSection:
     seconds: float
     peak_memory: int | None = None  # bytes
     tuned: tuple[Tuned, ...] = ()  # what was chosen by measuring
+    merging: tuple[Round, ...] = ()  # how concepts erased alone became one model
     comparison: EvaluationReport | None = None  # the same concept erased another way
     comparison_name: str = "ESD-x"
     links: dict[str, str] = field(default_factory=dict)
@@ -86,6 +88,7 @@ def _view(section: JobSection) -> dict[str, Any]:
         "metrics": report.metrics,
         "grid": _data_uri(section.grid),
         "tuned": [(tuned, [_look(check) for check in tuned.checks], look_curve(tuned)) for tuned in section.tuned],
+        "merging": [round_.sentence for round_ in section.merging],
         "curve": loss_curve(section.loss_history),
         "unet_evaluations": f"{section.unet_evaluations:,}",
         "duration": duration(section.seconds),

@@ -18,7 +18,7 @@ from esd_core.base_model import ResolvedBase
 from esd_core.concepts import ErasureJob
 from esd_core.erasure import erase
 from esd_core.machine import Machine
-from esd_core.merged_erasure import MOST_ROUNDS, Round, best, disturbs, next_weights
+from esd_core.merge_rounds import MOST_ROUNDS, Round, best, disturbs, next_weights
 from esd_core.merging import (
     OVERSHOOT,
     Layer,
