@@ -50,13 +50,23 @@ def figures_table(report: EvaluationReport) -> str:
     )
 
 
-def version_description(job: ErasureJob, report: EvaluationReport, verdict: Verdict) -> str:
-    """What the registry shows of a version, in Markdown."""
+def version_description(job: ErasureJob, report: EvaluationReport, verdict: Verdict, code_version: str) -> str:
+    """What the registry shows of a version, in Markdown; its history follows below (tasks/mirror.py)."""
     passed = "all gates passed" if verdict.passed else "**gates not passed**"
     reasons = "\n".join(f"- {'passed' if gate.passed else 'FAILED'}: {cell(gate.reason)}" for gate in verdict.gates)
+    made_of = {
+        "base model": job.base,
+        "base digest": job.base_digest,
+        "weights SHA-256": report.weights_digest,
+        "job digest": job.digest,
+        "evaluation suite": report.suite_digest,
+        "code": f"esd-pipeline {code_version}",
+        "recipe": ", ".join(f"{name} {value}" for name, value in job.settings.items()),
+    }
+    rows = "\n".join(f"| {name} | {cell(str(value))} |" for name, value in made_of.items())
     return (
         f"**{cell(job.name)}** erased from `{job.base}` with {job.method}: {passed}.\n\n"
-        f"{reasons}\n\n{figures_table(report)}\n"
+        f"{reasons}\n\n{figures_table(report)}\n\n| made of | |\n|---|---|\n{rows}\n"
     )
 
 

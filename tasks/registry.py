@@ -22,6 +22,7 @@ from esd_core.errors import RegistryError
 from esd_core.evaluation.gates import Verdict
 from esd_core.evaluation.results import EvaluationReport
 from tasks import runs, tracking
+from tasks.drawing import write_model_files
 from tasks.layout import PlainName
 from tasks.model_card import version_description
 from tasks.settings import get_settings
@@ -116,16 +117,19 @@ def register_version(
 
     `files` by artifact name, at least those of FILES. Raises RegistryError when they are not the files of this job.
     """
-    digests = _checked_digests(outcome, report, files)
+    _check(outcome, report, files)
     version = find_version(job.digest)
     if version is None:
-        with tracking.errors(f"job {job.digest[:12]} cannot be registered"):
+        with tracking.errors(f"job {job.digest[:12]} cannot be registered"), tempfile.TemporaryDirectory() as folder:
+            made = write_model_files(Path(folder), prompt=f"a picture of {job.name}")
+            made[VERDICT] = Path(folder) / VERDICT
+            made[VERDICT].write_text(verdict.model_dump_json(indent=1), encoding="utf-8")
             client = tracking.client()
             run = runs.run_of(client, job)
             runs.log_run(client, run, job, outcome, report)
-            runs.log_files(client, run, files)
-            runs.log_text(client, run, VERDICT, verdict.model_dump_json(indent=1))
+            runs.log_files(client, run, {**files, **made})
             client.set_terminated(run.info.run_id)
+            digests = {name: digest.of_file(path) for name, path in {**files, **made}.items()}
             version = _create_version(client, run, job, report, verdict, digests)
     if version.version == max(v.version for v in _search(f"name = '{version.model}' AND {_OURS}")):
         mark(version, alias=CANDIDATE)
@@ -168,16 +172,14 @@ def _fetch(version: RegisteredVersion, name: str, path: Path) -> None:
         fetched.replace(path)
 
 
-def _checked_digests(outcome: ErasureOutcome, report: EvaluationReport, files: Mapping[str, Path]) -> dict[str, str]:
+def _check(outcome: ErasureOutcome, report: EvaluationReport, files: Mapping[str, Path]) -> None:
     missing = [name for name in FILES if name not in files or not files[name].is_file()]
     if missing:
         raise RegistryError(f"cannot register {outcome.job.name}: missing {', '.join(missing)}")
-    digests = {name: digest.of_file(path) for name, path in files.items()}
-    if not digests[WEIGHTS] == outcome.weights_digest == report.weights_digest:
+    if not digest.of_file(files[WEIGHTS]) == outcome.weights_digest == report.weights_digest:
         raise RegistryError(
             f"cannot register {outcome.job.name}: {files[WEIGHTS]} is not what was made and evaluated; evaluate again"
         )
-    return digests
 
 
 def _create_version(
@@ -185,7 +187,6 @@ def _create_version(
 ) -> RegisteredVersion:
     model = model_name(job)
     tracking.ensure_model(client, model, f"{job.name} erased from {job.base}")
-    verdict_digest = digest.of_bytes(verdict.model_dump_json(indent=1).encode())
     tags = {
         "esd.format": FORMAT,
         "esd.job_digest": job.digest,
@@ -194,11 +195,12 @@ def _create_version(
         "esd.base": job.base,
         "esd.weights_digest": digests[WEIGHTS],
         "esd.suite_digest": report.suite_digest,
+        "esd.code_version": runs.code_version(),
         "esd.gates": "passed" if verdict.passed else "failed",
         "esd.gates_digest": digest.of_json(verdict.model_dump(mode="json")),
-        "esd.files": json.dumps({**digests, VERDICT: verdict_digest}, sort_keys=True),
+        "esd.files": json.dumps(digests, sort_keys=True),
     }
-    description = version_description(job, report, verdict)
+    description = version_description(job, report, verdict, runs.code_version())
     source = str(run.info.artifact_uri)
     created = client.create_model_version(model, source, run.info.run_id, tags=tags, description=description)
     log.info("registered %s version %s", model, created.version)

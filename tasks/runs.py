@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+import sys
 import tempfile
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from esd_core.concepts import ErasureJob, slug_of
 from esd_core.evaluation.results import EvaluationReport
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
     from esd_core.erasure import ErasureOutcome
     from esd_core.tuning import Tuned
 
+log = logging.getLogger(__name__)
+
+NIGHT = "esd.night"  # tag of the run that the runs of one night are under: the night's Prefect run
+PREFECT = "esd.prefect"  # tag: page of the Prefect run
 _BATCH = 1000  # metrics that MLflow takes in one call
 
 
@@ -30,7 +37,43 @@ def run_of(client: MlflowClient, job: ErasureJob) -> Run:
     if left:
         return left[0]
     tags = {"esd.job_digest": job.digest, "esd.base": job.base, "esd.concept": job.name}
+    tags |= {"esd.code_version": code_version(), **_of_prefect(client, experiment)}
     return client.create_run(experiment, run_name=f"{job.slug} {job.digest[:8]}", tags=tags)
+
+
+def code_version() -> str:
+    """Version of this package, as installed."""
+    try:
+        return version("esd-pipeline")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _of_prefect(client: MlflowClient, experiment: str) -> dict[str, str]:
+    """Tags that lead to the Prefect run that this is part of, and to the MLflow run of its night; none outside of one.
+
+    Whoever comes first makes the night's run; of two who do so at once, later ones take the older.
+    """
+    if "prefect.flows" not in sys.modules:
+        return {}
+    from httpx import HTTPError
+    from prefect.exceptions import PrefectException
+    from prefect.runtime import flow_run
+
+    try:
+        if not flow_run.id:
+            return {}
+        night, url = str(flow_run.root_flow_run_id or flow_run.id), str(flow_run.ui_url or "")
+    except (HTTPError, PrefectException) as e:  # a link is not worth a failed registration
+        log.warning("no link to Prefect: %s", " ".join(str(e).split())[:200])
+        return {}
+    query: dict[str, Any] = {"order_by": ["start_time ASC"], "max_results": 1}
+    if not client.search_runs([experiment], f"tags.`{NIGHT}` = '{night}'", **query):
+        tags = {NIGHT: night, PREFECT: url.replace(str(flow_run.id), night)}
+        made = client.create_run(experiment, run_name=f"night {night[:8]}", tags=tags)
+        client.set_terminated(made.info.run_id)
+    parent = client.search_runs([experiment], f"tags.`{NIGHT}` = '{night}'", **query)[0]
+    return {"mlflow.parentRunId": parent.info.run_id, PREFECT: url}
 
 
 def log_run(client: MlflowClient, run: Run, job: ErasureJob, outcome: ErasureOutcome, report: EvaluationReport) -> None:
@@ -83,11 +126,3 @@ def log_files(client: MlflowClient, run: Run, files: Mapping[str, Path]) -> None
             link = Path(folder) / name
             link.symlink_to(path.resolve())
             client.log_artifact(run.info.run_id, str(link))
-
-
-def log_text(client: MlflowClient, run: Run, name: str, text: str) -> None:
-    """Upload a small file."""
-    with tempfile.TemporaryDirectory(prefix="esd-register-") as folder:
-        path = Path(folder) / name
-        path.write_bytes(text.encode())
-        client.log_artifact(run.info.run_id, str(path))

@@ -106,9 +106,15 @@ def bucket(settings: Settings) -> Bucket:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Made]:
-    """Make the files of a job. after: images of 20 in which the erased concept is still seen; rows: of its tensor."""
+    """Make the files of a job.
 
-    def make_job(names: str | tuple[str, ...] = "sun", seed: int = 0, after: int = 1, rows: int = 2) -> Made:
+    after: images of 20 in which the erased concept is still seen. rows: of its tensor.
+    drawable: weights to take instead.
+    """
+
+    def make_job(
+        names: str | tuple[str, ...] = "sun", seed: int = 0, after: int = 1, rows: int = 2, drawable: Path | None = None
+    ) -> Made:
         recipe = Recipe(subset=ParameterSubset.ESD_U, seed=seed)
         concepts = [Concept(name=n, kind=ConceptKind.GLOBAL) for n in ([names] if isinstance(names, str) else names)]
         erasures = tuple(Erasure(concept=concept, recipe=recipe) for concept in concepts)
@@ -117,7 +123,10 @@ def make(tmp_path: Path) -> Callable[..., Made]:
         folder.mkdir(parents=True)
         weights = folder / "edited.safetensors"  # not the name it has in the registry
         tensor = np.full((rows, 3), seed, np.float32)
-        save_file({"conv_in.weight": tensor}, weights, metadata={"job_digest": job.digest})
+        if drawable:
+            shutil.copy(drawable, weights)
+        else:
+            save_file({"conv_in.weight": tensor}, weights, metadata={"job_digest": job.digest})
         report = _report(job, digest.of_file(weights), after)
         history = folder / "history.jsonl"
         history.write_text("".join(f'{{"step": {i}, "loss": {1 / i}}}\n' for i in range(1, 1201)))

@@ -19,7 +19,7 @@ from flows.approve import approve
 from flows.nightly import nightly_erasure, parameters
 from flows.publish import publish
 from flows.study import study
-from tasks import overview, release
+from tasks import overview, release, tracking
 from tasks.jobs import JobFiles
 from tasks.night import Night
 from tasks.plan import PlanStatus, plan_tonight
@@ -135,6 +135,22 @@ def test_a_concept_that_fails_alone_stops_nobody_and_the_night_says_so(
     assert [row.status for row in night.settled] == [PlanStatus.NEW, PlanStatus.UNCHANGED]
 
 
+def test_the_runs_of_a_night_lie_under_one_and_lead_to_prefect(
+    settings: Settings, tiny_base: Path, suite: Path, tmp_path: Path
+) -> None:
+    assert settings.home
+    _, night = run_night(write_list(tmp_path, tiny_base, suite))
+    client = tracking.client()
+    runs = client.search_runs([tracking.experiment_id(client)])
+    (parent,) = (run for run in runs if "esd.night" in run.data.tags)
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    registered = {row.findings.version.run_id for row in night.settled if row.findings}
+    assert {run.info.run_id for run in children} == registered
+    assert parent.info.status == "FINISHED"
+    assert all(run.data.tags["esd.prefect"] for run in children)
+    assert parent.data.tags["esd.prefect"].endswith(parent.data.tags["esd.night"])
+
+
 def test_what_the_gates_refuse_waits_for_a_person(
     settings: Settings, tiny_base: Path, suite: Path, tmp_path: Path
 ) -> None:
@@ -147,13 +163,29 @@ def test_what_the_gates_refuse_waits_for_a_person(
     findings = night.settled[0].findings
     assert findings
     version = findings.version
-    approve(version.model, version.version, by="Ada", reason="looked at the grid")
+    approve(version.model, version.version, by="Ada", reason="looked at the grid", override=True)
     uri = publish(version.model, version.version)
     assert release.verify(uri) == []
     assert settings.s3_bucket in uri
 
     _, again = run_night(concept_list)
     assert [row.outcome for row in again.settled] == ["published", "gates not passed"]
+
+
+def test_other_gates_redo_the_verdict_and_nothing_else(
+    settings: Settings, tiny_base: Path, suite: Path, tmp_path: Path
+) -> None:
+    _, night = run_night(write_list(tmp_path, tiny_base, suite, erased_at_most=0.5))
+    assert [row.outcome for row in night.settled] == ["gates not passed", "gates not passed"]
+    made = {
+        path: path.stat().st_mtime_ns for path in settings.home.rglob("*") if path.suffix in (".safetensors", ".png")
+    }
+    assert made
+
+    _, night = run_night(write_list(tmp_path, tiny_base, suite, erased_at_most=1.0))
+    assert [row.tonight for row in night.settled] == ["skipped", "skipped"]
+    assert [row.outcome for row in night.settled] == ["published", "published"]
+    assert all(path.stat().st_mtime_ns == when for path, when in made.items())
 
 
 def test_a_study_shows_its_tables_and_charts(settings: Settings, tiny_base: Path, suite: Path) -> None:

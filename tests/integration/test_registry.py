@@ -26,6 +26,7 @@ from tasks.settings import Settings
 from tests.integration.conftest import Made
 
 Make = Callable[..., Made]
+ADDED = {"verdict.json", "MLmodel", "input_example.json"}
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +76,7 @@ def test_a_version_carries_all_an_auditor_needs(settings: Settings, make: Make) 
     losses = _client(settings).get_metric_history(version.run_id, "loss")
     assert [point.step for point in losses] == list(range(1, 1201))
     names = {item.path for item in _client(settings).list_artifacts(version.run_id)}
-    assert names == {
-        "weights.safetensors",
-        "report.html",
-        "grid.png",
-        "evaluation.json",
-        "verdict.json",
-        "history.jsonl",
-    }
+    assert names == {*made.files, *ADDED}
 
 
 def test_a_job_is_found_by_its_digest(settings: Settings, make: Make) -> None:
@@ -196,7 +190,7 @@ def test_artifacts_come_back_checked(make: Make, tmp_path: Path) -> None:
     made = make()
     version = made.register()
     files = registry.download_artifacts(version, tmp_path / "whole")
-    assert set(files) == {*made.files, "verdict.json"}
+    assert set(files) == {*made.files, *ADDED}
     assert all(files[name].read_bytes() == path.read_bytes() for name, path in made.files.items())
     stored = Path(version.artifacts.removeprefix("file://")) / "weights.safetensors"
     stored.write_bytes(stored.read_bytes()[:-1] + b"!")
@@ -252,7 +246,7 @@ def test_over_http(
     registry.mark(version, {"esd.note": "x"}, alias="approved")
     tracking.delete_alias(tracking.client(), version.model, "approved")
     assert tracking.client().get_model_version(version.model, "1").aliases == ["candidate"]
-    assert set(registry.download_artifacts(version, tmp_path / "files")) == {*made.files, "verdict.json"}
+    assert set(registry.download_artifacts(version, tmp_path / "files")) == {*made.files, *ADDED}
     with pytest.raises(RegistryError, match="has no version 9"):
         registry.get_version(version.model, 9)
 
