@@ -44,6 +44,7 @@ def quality(bench: Workbench, request: StudyRequest) -> Findings:
     rows = tuple((model, *_row(base, reference, looks)) for model, looks in seen.items())
     fits = ("CLIP score",) if meter.clip else ()
     columns = ("", "FID", "KID", "KID, ±", *fits, "others moved by", f"{name} moved by")
+    features = bench.suite.quality.features if bench.suite.quality else ""
     against = f"the images in {request.real}" if request.real else "the base's own at other seeds"
     return Findings(
         title=f"Quality without {name}",
@@ -52,9 +53,9 @@ def quality(bench: Workbench, request: StudyRequest) -> Findings:
         sheets=(_sheet({model: looks for model, (_, looks) in seen.items()}),),
         notes=(
             (
-                f"FID and KID: distance from {against}, on features of {meter.features.ref}; they compare only with "
-                "figures of the same features and number of images. The first row is what chance alone makes, or the "
-                "base itself. KID's ± is its deviation over subsets."
+                f"FID and KID: distance from {against}, on features of {features}; they compare only with figures of "
+                "the same features and number of images. KID's ± is its deviation over subsets; sets drawn for the "
+                "same prompts are more alike than chance would make them, which takes it below 0."
             ),
             (
                 "Moved by: mean of 1 minus the cosine of the features of two images at one seed, from the base's; "

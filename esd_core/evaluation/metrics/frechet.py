@@ -5,6 +5,7 @@ The statistics are torchmetrics'. Figures of different feature models, numbers o
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +53,9 @@ def kernel_distance(
     before, after = _doubles(real), _doubles(generated)
     with torch.random.fork_rng(devices=[]):  # torchmetrics draws its subsets from the global generator
         torch.manual_seed(seed)
-        metric = KernelInceptionDistance(_Given(before.shape[1]), subsets=subsets, subset_size=subset)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that it keeps all features: they are here already
+            metric = KernelInceptionDistance(_Given(before.shape[1]), subsets=subsets, subset_size=subset)
         metric.update(before, real=True)
         metric.update(after, real=False)
         mean, deviation = metric.compute()
