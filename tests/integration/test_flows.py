@@ -135,10 +135,8 @@ def test_a_concept_that_fails_alone_stops_nobody_and_the_night_says_so(
     assert [row.status for row in night.settled] == [PlanStatus.NEW, PlanStatus.UNCHANGED]
 
 
-def test_the_runs_of_a_night_lie_under_one_and_lead_to_prefect(
-    settings: Settings, tiny_base: Path, suite: Path, tmp_path: Path
-) -> None:
-    assert settings.home
+@pytest.mark.usefixtures("settings")
+def test_the_runs_of_a_night_lie_under_one_and_lead_to_prefect(tiny_base: Path, suite: Path, tmp_path: Path) -> None:
     _, night = run_night(write_list(tmp_path, tiny_base, suite))
     client = tracking.client()
     runs = client.search_runs([tracking.experiment_id(client)])
