@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from esd_core.tuning import SHOWN_AT_MOST
 
-HEAVIER = 4.0
+HEAVIER = 3.0
 MOST_ROUNDS = 4
 DISTURBED = 1.2  # interference, in those of the first round, that no other round may exceed
 

@@ -42,7 +42,7 @@ from esd_core.student import EditedModel
 from esd_core.tensor_file import Stored, stored_tensors
 
 log = logging.getLogger(__name__)
-PROMPTS, OTHER_PROMPTS = 24, 96  # rolled out for each concept, and of random words
+PROMPTS, OTHER_PROMPTS = 48, 96  # rolled out for each concept, and of random words
 STEPS = 10
 SLACK = 0.15  # of a remainder: a merged model is judged by what each concept reached alone
 

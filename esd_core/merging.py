@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 KEEP = 1.0  # k: weight of random words beside each concept
-OVERSHOOT = 1.3  # s, of concepts that prompts name
+OVERSHOOT = 1.35  # s, of concepts that prompts name
 RIDGE = 1e-3  # r, as a share of the mean of the diagonal
 AT_ONCE = 4 << 30  # bytes of Gram matrices that are summed in one round of rollouts
 ROWS = 64  # of each sample: neighbouring places look alike
