@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser.conftest import Stack
 from tests.tiny_night import write_list, write_suite
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 DEPLOYMENT = "nightly-erasure/nightly-erasure"
-PATIENCE = 60_000  # milliseconds; a page's first view compiles half of a web application
+PATIENCE = 180_000  # milliseconds; a page's first view compiles half of a web application
 
 
 def ask(url: str, body: dict[str, Any] | None = None) -> Any:
@@ -36,7 +36,7 @@ def ask(url: str, body: dict[str, Any] | None = None) -> Any:
 def start_tiny_night(stack: Stack, base: Path, folder: Path) -> str:
     """Have the worker run a tiny night; returns the run's id."""
     wanted = yaml.safe_load(write_list(folder, base, write_suite(folder)).read_text(encoding="utf-8"))
-    parameters = {**wanted, **wanted["gates"]}
+    parameters = {**wanted, **wanted["gates"], "concept_list": ""}
     del parameters["gates"]
     deployment = ask(f"{stack.prefect}/api/deployments/name/{DEPLOYMENT}")
     run = ask(
@@ -112,3 +112,83 @@ def test_the_version_is_seen_in_the_mlflow_ui(page: Page, stack: Stack, pictures
     expect(page.get_by_text("esd.job_digest").first).to_be_visible()
     page.get_by_role("button", name="Close").click()  # the assistant beside it
     page.screenshot(path=pictures / "mlflow-version.png")
+
+
+def field(page: Page, title: str) -> Locator:
+    """A field of the run form by its title, the innermost where fields stand in fields."""
+    label = f'.schema-form-property__label:text-matches("^{title}( \\\\(Optional\\\\))?$")'
+    return page.locator(f".schema-form-property:has(> .p-label__header {label})")
+
+
+def choose(page: Page, title: str, choice: str) -> None:
+    """Pick a value from a field's menu, which must be a menu."""
+    field(page, title).locator(".p-select, .p-select-button, .p-base-input").first.click()
+    page.keyboard.press("ArrowDown")
+    page.get_by_text(choice, exact=True).last.click()
+
+
+def open_form(page: Page, stack: Stack, deployment: str) -> str:
+    """The run form of a deployment; returns the deployment's id."""
+    found = str(ask(f"{stack.prefect}/api/deployments/name/{deployment}")["id"])
+    page.goto(f"{stack.prefect}/deployments/deployment/{found}/run")
+    expect(page.get_by_role("button", name="Submit")).to_be_visible()
+    return found
+
+
+def submit(page: Page, stack: Stack, deployment: str) -> str:
+    """Press the button, and wait until the run is completed; returns its id."""
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("button", name="Submit")).not_to_be_visible()
+    runs = {"deployments": {"id": {"any_": [deployment]}}, "sort": "EXPECTED_START_TIME_DESC", "limit": 1}
+    run = str(ask(f"{stack.prefect}/api/flow_runs/filter", runs)[0]["id"])
+    wait_until_completed(stack, run)
+    page.goto(f"{stack.prefect}/runs/flow-run/{run}")
+    expect(page.get_by_text("Completed").first).to_be_visible()
+    return run
+
+
+def artifact_of(page: Page, stack: Stack, key: str) -> None:
+    """Open the latest artifact of a key."""
+    found = ask(f"{stack.prefect}/api/artifacts/latest/filter", {"artifacts": {"key": {"any_": [key]}}})
+    page.goto(f"{stack.prefect}/artifacts/artifact/{found[0]['latest_id']}")
+
+
+def test_a_person_fills_the_form_runs_it_sees_the_grid_and_approves(
+    page: Page, stack: Stack, pictures: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    page.set_viewport_size({"width": 1440, "height": 1300})
+    erase = open_form(page, stack, "erase/erase")
+    page.get_by_role("button", name="Add item").first.click()
+    field(page, "Concept").locator("textarea").fill("tree")
+    choose(page, "Kind", "object")
+    field(page, "Iterations").get_by_text("int", exact=True).click()
+    field(page, "Iterations").locator("input[type=number]").fill("6")
+    page.screenshot(path=pictures / "prefect-form.png")
+    field(page, "base").locator("textarea").fill(str(tiny_base))
+    field(page, "suite").locator("textarea").fill(str(write_suite(tmp_path)))
+    for title, number in (("erased_at_most", "1"), ("others_drop_at_most", "1"), ("images_per_probe", "0")):
+        field(page, title).locator("input").fill(number)
+    page.get_by_role("button", name="Submit").click()
+    expect(
+        page.get_by_text("'images_per_probe'. Failure reason: 0 is less than the minimum of 1").first
+    ).to_be_visible()
+    field(page, "images_per_probe").locator("input").fill("2")
+    submit(page, stack, erase)
+
+    artifact_of(page, stack, "progress-tree")
+    expect(page.get_by_text("tree: erased, measured, registered, settled").first).to_be_visible()
+    artifact_of(page, stack, "grid-tree")
+    page.wait_for_function("() => [...document.images].some(i => i.src.startsWith('data:') && i.naturalWidth > 0)")
+    artifact_of(page, stack, "night")
+    expect(page.get_by_text("waits for approval").first).to_be_visible()
+
+    models = ask(f"{stack.mlflow}/api/2.0/mlflow/registered-models/search")["registered_models"]
+    (model,) = (model["name"] for model in models if model["name"].endswith("-tree"))
+    approve = open_form(page, stack, "approve/approve")
+    for title, text in (("model", model), ("by", "Ada Lovelace"), ("reason", "the grid was looked at")):
+        field(page, title).locator("textarea").fill(text)
+    field(page, "version").locator("input").fill("1")
+    choose(page, "decision", "approve")
+    submit(page, stack, approve)
+    named = ask(f"{stack.mlflow}/api/2.0/mlflow/registered-models/get?name={model}")["registered_model"]["aliases"]
+    assert {"alias": "approved", "version": "1"} in named

@@ -168,7 +168,8 @@ def test_make_up_serves_everything_and_leaves_nothing_behind(tmp_path: Path) -> 
         assert b"Prefect" in (fetch(prefect) or b"")
         assert b"MLflow" in (fetch(mlflow) or b"")
         assert fetch(s3 + local_stack.S3_HEALTH)
-        assert _until(lambda: "started" in (home / "logs" / "prefect-worker.log").read_text(), 60)
+        logs = [home / "logs" / f"prefect-worker-{worker}.log" for worker in ("nights", "runner-1")]
+        assert _until(lambda: all("started" in log.read_text() for log in logs), 60)
         assert len(_left_running(str(home))) >= 5  # so that finding none at the end means something
 
         scheduled = f"{prefect}/api/flow_runs/count"
@@ -184,3 +185,16 @@ def test_make_up_serves_everything_and_leaves_nothing_behind(tmp_path: Path) -> 
         assert all(fetch(address) is None for address in (prefect, mlflow, s3))
     finally:
         stack.kill()
+
+
+@pytest.mark.parametrize(
+    ("visible", "runners", "devices"), [("0,2", 0, ["0", "2"]), ("0,2", 3, ["0", "2", "0"]), ("", 0, [None])]
+)
+def test_there_is_a_runner_for_each_gpu_or_as_many_as_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, visible: str, runners: int, devices: list[str | None]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    nights, *gpu = local_stack.prefect_workers(Settings(home=tmp_path, runners=runners))
+    assert nights.command[-1] == "esd"
+    assert [worker.environment.get("CUDA_VISIBLE_DEVICES") for worker in gpu] == devices
+    assert all(worker.command[-4:] == ("--pool", "esd-gpu", "--limit", "1") for worker in gpu)

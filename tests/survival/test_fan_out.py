@@ -13,7 +13,7 @@ import pytest
 from tests.survival.conftest import LONG
 from tests.survival.yard import Yard, engine_of, loads_torch, wait_for
 
-pytestmark = [pytest.mark.survival, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.survival, pytest.mark.timeout(1800)]
 Parameters = Callable[..., dict[str, Any]]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.survival.yard import Yard, wait_for
 
-pytestmark = [pytest.mark.survival, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.survival, pytest.mark.timeout(1800)]
 Parameters = Callable[..., dict[str, Any]]
 
 

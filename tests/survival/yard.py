@@ -156,7 +156,7 @@ class Yard:
         with self.client() as client:
             return sorted(client.read_flow_runs(flow_run_filter=chosen), key=lambda child: str(child.created))
 
-    def end_of(self, run: UUID, seconds: float = 300) -> FlowRun:
+    def end_of(self, run: UUID, seconds: float = 600) -> FlowRun:
         wait_for(lambda: self.ended(run), seconds, lambda: self.story(run))
         return self.run(run)
 
