@@ -25,6 +25,7 @@ from esd_core.evaluation.report import (
 )
 from esd_core.evaluation.results import EvaluationReport, Mean, ProbeResult, QualityFigures, Sampling
 from esd_core.list_file import load_concept_list
+from esd_core.merge_rounds import Round
 from esd_core.recipe import RecipeName, RolloutSampler
 from esd_core.tuning import Check, Tuned
 
@@ -157,6 +158,15 @@ def test_a_report_shows_how_far_images_moved_where_it_was_measured(section: JobS
     assert "24.3 → 24.3 <small>24.2 to 24.4</small>" in html
     write_job_report(tmp_path / "report.html", section)
     assert "Moved by" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_merged_model_tells_how_it_was_merged(section: JobSection, tmp_path: Path) -> None:
+    first = Round(weights=(1.0, 1.0), remainders=(0.1, 0.6), interference=0.4, shown=(0.0, 0.25))
+    rounds = (first, first.model_copy(update={"weights": (1.0, 3.0), "shown": (0.0, 0.0)}))
+    write_job_report(tmp_path / "report.html", replace(section, merging=rounds))
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<li>weights 1 1, remainders 0.10 0.60, interference 0.40, still shown 0% 25%</li>" in html
+    assert "<li>weights 1 3, remainders 0.10 0.60, interference 0.40, still shown 0% 0%</li>" in html
 
 
 def test_every_probe_has_a_tile_of_interference(section: JobSection, tmp_path: Path) -> None:
