@@ -135,9 +135,8 @@ def test_a_concept_that_fails_alone_stops_nobody_and_the_night_says_so(
     assert [row.status for row in night.settled] == [PlanStatus.NEW, PlanStatus.UNCHANGED]
 
 
-@pytest.mark.usefixtures("settings")
-def test_the_runs_of_a_night_lie_under_one_and_lead_to_prefect(tiny_base: Path, suite: Path, tmp_path: Path) -> None:
-    _, night = run_night(write_list(tmp_path, tiny_base, suite))
+def check_runs(night: Night) -> None:
+    """The MLflow runs of a night lie under one, and lead to Prefect."""
     client = tracking.client()
     runs = client.search_runs([tracking.experiment_id(client)])
     (parent,) = (run for run in runs if "esd.night" in run.data.tags)
@@ -157,6 +156,7 @@ def test_what_the_gates_refuse_waits_for_a_person(
     assert state.is_completed()
     assert [row.outcome for row in night.settled] == ["gates not passed", "gates not passed"]
     assert not any(row.release for row in overview.status())
+    check_runs(night)
 
     findings = night.settled[0].findings
     assert findings
