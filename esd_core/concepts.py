@@ -263,7 +263,11 @@ def faults_of(error: ValidationError) -> list[tuple[tuple[str | int, ...], str]]
         given = f" (given: {fault['input']!r})" if fault["type"] not in ("missing", "value_error") else ""
         return f"{fault['msg']}{given[:120]}"
 
-    return [(fault["loc"], describe(fault)) for fault in error.errors()]
+    told = error.errors()
+    within = {fault["loc"][:-depth] for fault in told for depth in range(1, len(fault["loc"]))}
+    # a list counts as too short when one of its rows is refused: the row's own fault says what is wrong
+    told = [fault for fault in told if fault["type"] != "too_short" or fault["loc"] not in within]
+    return [(fault["loc"], describe(fault)) for fault in told]
 
 
 def describe_faults(error: ValidationError) -> str:

@@ -64,7 +64,7 @@ GENERATE = "generate --prompts prompts.csv --out new --base"
     [
         (
             "run kind.yaml",
-            "kind.yaml: line 4: concepts.0.kind: Input should be 'style', 'object' or 'global' (given: 'mood')",
+            "kind.yaml: line 6: concepts.0.kind: Input should be 'style', 'object' or 'global' (given: 'mood')",
         ),
         ("run empty.yaml", "concepts: Tuple should have at least 1 item"),
         ("run twice.yaml", "is listed before, on line"),

@@ -75,3 +75,12 @@ def test_what_is_no_file_has_no_lines() -> None:
         InvalidInput, match=r"^parameters: concepts.1.name: 'Car' is listed before, as concepts.0; conc"
     ):
         checked_list(Written("parameters", {"concepts": rows}))
+
+
+def test_a_refused_row_does_not_make_the_list_look_empty() -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        checked_list(read_yaml("concepts:\n  - {name: house, kind: mood}\n", "a.yaml"))
+    expected = "a.yaml: line 2: concepts.0.kind: Input should be 'style', 'object' or 'global' (given: 'mood')"
+    assert str(refusal.value) == expected
+    with pytest.raises(InvalidInput, match="at least 1 item"):
+        checked_list(read_yaml("concepts: []\n", "a.yaml"))
