@@ -39,7 +39,7 @@ up: $(STAMP)
 
 test: $(STAMP)
 	@echo "==> test: unit, integration with real local servers, browser"
-	@$(BIN)/python -m pytest $(PYTEST)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST)
 
 survive: $(STAMP)
 	@echo "==> survive: nights with real servers and workers, whose processes are killed and stopped"
