@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,13 @@ def night(stack: Stack, shown_home: Path | None, tiny_base: Path, tmp_path_facto
 
 
 @pytest.fixture
-def page(browser: Browser) -> Page:
+def page(browser: Browser) -> Iterator[Page]:
+    """Closed after its test: an open page goes on asking the server."""
     page = browser.new_page(viewport={"width": 1440, "height": 900})
     page.set_default_timeout(PATIENCE)
     expect.set_options(timeout=PATIENCE)
-    return page
+    yield page
+    page.close()
 
 
 def test_the_night_is_seen_in_the_prefect_ui(page: Page, stack: Stack, night: str, pictures: Path) -> None:
