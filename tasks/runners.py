@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
 from httpx import HTTPStatusError, TransportError
+from prefect import runtime
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -25,7 +27,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.states import Cancelling
 
 from esd_core.concepts import ListMode
@@ -82,11 +84,12 @@ class Runners:
         taken = {planned.slug for share in self.shares.values() for planned in share.jobs}
         for share in deal([planned for planned in jobs if planned.slug not in taken], self.at_once):
             self._start(Share(share))
-        while self.shares:
-            time.sleep(POLL)
-            for run in patiently(lambda: find_runs(id=FlowRunFilterId(any_=list(self.shares)))):
-                self._look(run)
-            advance(sum(len(share.jobs) - len(share.left) for share in (*self.ended, *self.shares.values())))
+        with _called_back_if_cancelled():
+            while self.shares:
+                time.sleep(POLL)
+                for run in patiently(lambda: find_runs(id=FlowRunFilterId(any_=list(self.shares)))):
+                    self._look(run)
+                advance(sum(len(share.jobs) - len(share.left) for share in (*self.ended, *self.shares.values())))
         return {slug: why for share in self.ended for slug, why in share.failed.items()}
 
     def _start(self, share: Share) -> None:
@@ -119,10 +122,23 @@ class Runners:
             share.failed |= dict.fromkeys((planned.slug for planned in left), _why(run))
 
 
+@contextmanager
+def _called_back_if_cancelled() -> Iterator[None]:
+    """Call the runners back at once when this night is cancelled: the flow's hook, a process later, would be slow."""
+    try:
+        yield
+    except TerminationSignal:
+        night = UUID(str(runtime.flow_run.id))
+        (own,) = find_runs(id=FlowRunFilterId(any_=[night]))
+        if own.state and own.state.is_cancelling():
+            call_back(night)
+        raise
+
+
 def call_back(night: UUID) -> None:
     """Cancel the runners of a night."""
     for run in find_runs(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[night]), state=_in(ALIVE)):
-        if run.deployment_id:
+        if run.deployment_id and run.state_type is not StateType.CANCELLING:
             with get_client(sync_client=True) as client:
                 client.set_flow_run_state(run.id, Cancelling(message="its night was cancelled"))
 

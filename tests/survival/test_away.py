@@ -16,6 +16,7 @@ Parameters = Callable[..., dict[str, Any]]
 RUNNER = "runner-1"
 LONGER = {**LONG, "iterations": 600}
 AWAY = 60.0  # seconds
+A_STEP = 1.0  # seconds that a training step takes at most here
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,9 +64,10 @@ def test_two_nights_at_once_and_a_cancelled_one_stops_soon_and_is_resumed(yard: 
     began = time.monotonic()
     wait_for(lambda: not engine_of(child.id), 60, lambda: yard.story(night))
     took = time.monotonic() - began
+    print(f"cancelled: its runner had ended after {took:.1f} s")
     assert yard.end_of(night).state_name == "Cancelled"
     assert yard.end_of(child.id).state_name == "Cancelled"
-    assert took < 15, took
+    assert took < 10 + A_STEP, took
     assert "boat" not in yard.versions
     again = yard.end_of(yard.start_night(parameters("boat", **LONGER)))
     assert again.state_name == "Completed", yard.story(again.id)

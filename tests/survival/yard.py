@@ -39,7 +39,7 @@ class Yard:
     """Servers by name, workers by name; `home` is the parent's, runners have homes of their own beside it."""
 
     folder: Path
-    databases: str | None = None  # a PostgreSQL server with the databases prefect and mlflow; SQLite otherwise
+    databases: str  # a PostgreSQL server with the databases prefect and mlflow
     servers: dict[str, tuple[Server, subprocess.Popen[bytes]]] = field(default_factory=dict)
     workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=lambda: {name: free_port() for name in ("s3", "mlflow", "prefect")})
@@ -74,26 +74,22 @@ class Yard:
         if name == "s3":
             return s3_server(self._settings, self.ports["s3"])
         if name == "prefect":
-            return prefect_server(self._settings)
-        kept = self.folder / "servers"  # artifacts go through the server: no client writes to its disk
-        where = (
-            "--backend-store-uri",
-            f"sqlite:///{kept}/mlflow.db",
-            "--artifacts-destination",
-            str(kept / "artifacts"),
-        )
-        command = (sys.executable, "-m", "mlflow", "server", "--port", str(self.ports["mlflow"]), "--serve-artifacts")
-        environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        return Server(
-            "MLflow", (*command, "--workers", "1", *where), self.ports["mlflow"], "/health", environment, kept
-        )
+            return self._prefect()
+        return self._mlflow()
 
-    def _on_postgres(self, server: Server) -> Server:
-        if self.databases is None:
-            return server
+    def _prefect(self) -> Server:
         address = f"{self.databases.replace('postgresql:', 'postgresql+asyncpg:')}/prefect"
-        environment = {**server.environment, "PREFECT_SERVER_DATABASE_CONNECTION_URL": address}
-        return replace(server, environment=environment)
+        server = prefect_server(self._settings)
+        return replace(server, environment={**server.environment, "PREFECT_SERVER_DATABASE_CONNECTION_URL": address})
+
+    def _mlflow(self) -> Server:
+        """Artifacts go through the server: no client writes to its disk."""
+        kept = self.folder / "servers"
+        command = (sys.executable, "-m", "mlflow", "server", "--port", str(self.ports["mlflow"]), "--workers", "1")
+        stored = ("--serve-artifacts", "--artifacts-destination", str(kept / "artifacts"))
+        behind = ("--backend-store-uri", f"{self.databases}/mlflow")
+        environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        return Server("MLflow", (*command, *stored, *behind), self.ports["mlflow"], "/health", environment, kept)
 
     def start_servers(self, *names: str) -> None:
         """Start them side by side and wait for each; the lock that keeps them alive is this process's."""
@@ -216,7 +212,7 @@ class Yard:
 
 
 @contextlib.contextmanager
-def opened(folder: Path, databases: str | None = None) -> Iterator[Yard]:
+def opened(folder: Path, databases: str) -> Iterator[Yard]:
     """A yard with its servers, deployments, and a worker for nights; runners are the tests' own."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "servers").mkdir()
