@@ -25,6 +25,7 @@ from esd_core.evaluation.evaluate import base_images, paired
 from esd_core.evaluation.judged_images import JudgedImages, Judges
 from esd_core.evaluation.results import ProbeResult
 from esd_core.evaluation.suite import Probe, Suite
+from esd_core.evaluation.witness import judge_of
 from esd_core.guidance import PLAIN, Guidance, GuidanceMethod
 from esd_core.machine import Machine, give_back_freed_memory
 from esd_core.steering import check_support
@@ -150,13 +151,22 @@ class Workbench:
         return self.suite.probes_of(Concept(name=name, kind=ConceptKind.OBJECT))  # found by name, whatever the kind
 
     def erase(self, entry: ConceptEntry) -> ErasureOutcome:
-        """The erasure, done once: found by its digest when any run has done it."""
-        job = ErasureJob(base=self.base.id, base_digest=self.base.digest, erasures=(entry.erasure,))
+        """The erasure, judged as at night; done once: found by its digest when any run has done it."""
+        erasures = (entry.erasure,)
+        judge = judge_of(self.suite, erasures)
+        job = ErasureJob(base=self.base.id, base_digest=self.base.digest, erasures=erasures, judge=judge)
         if job.digest not in self.outcomes:
             self.easel.put_away()
             folder = self.folders.jobs / job.digest[:16]
-            outcome = erase(job, self.base, folder, self.machine, banks=self.folders.banks, progress=self.progress)
-            self.outcomes[job.digest] = outcome
+            self.outcomes[job.digest] = erase(
+                job,
+                self.base,
+                folder,
+                self.machine,
+                banks=self.folders.banks,
+                suite=self.suite,
+                progress=self.progress,
+            )
         return self.outcomes[job.digest]
 
     def without(self, entry: ConceptEntry, name: str = "") -> Model:

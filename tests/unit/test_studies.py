@@ -16,11 +16,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from esd_core.base_model import ResolvedBase
-from esd_core.concepts import ConceptKind
+from esd_core.concepts import ConceptEntry, ConceptKind
 from esd_core.errors import EvaluationError, InvalidInput
 from esd_core.evaluation.intervals import paired_difference, wilson
 from esd_core.evaluation.results import ProbeResult
 from esd_core.evaluation.suite import Suite, load_suite
+from esd_core.evaluation.witness import judge_of
 from esd_core.guidance import Guidance, GuidanceMethod
 from esd_core.machine import Machine
 from esd_core.recipe import named_recipe
@@ -31,6 +32,7 @@ from esd_core.studies.prompt_file import read_prompt_sets
 from esd_core.studies.request import Protocol, StudyRequest, checked_request
 from esd_core.studies.study import Study, Table, read_study
 from esd_core.studies.workbench import Folders, Model, Workbench
+from esd_core.tuning import PLANS
 
 IMAGES, OTHERS = 3, 2
 I2P = """case_number,prompt,evaluation_seed,evaluation_guidance
@@ -130,6 +132,21 @@ def test_objects_compares_each_erased_class_and_the_others(study: Callable[..., 
     written = json.loads((out / "study.json").read_text())
     assert written["schema_version"] == 1
     assert {"value", "lower", "upper", "images"} <= written["tables"][0]["rows"][0][1].keys()
+
+
+def test_an_erasure_that_stops_by_itself_is_looked_at_as_at_night(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = PLANS["style"].model_copy(update={"most_steps": 4, "first_check": 2, "check_every": 2, "settle_steps": 2})
+    monkeypatch.setitem(PLANS, ConceptKind.STYLE, quick)
+    entry = ConceptEntry(name="house", kind=ConceptKind.STYLE)
+    given = {**entry.erasure.recipe.model_dump(), "iterations": None, "negative_guidance": None, "learning_rate": None}
+    monkeypatch.setattr("esd_core.concepts.named_recipe", lambda *_: given)
+    outcome = bench.erase(entry)
+    assert outcome.job.judge == judge_of(bench.suite, [entry.erasure])
+    (tuned,) = outcome.tuned
+    assert all(check.shown is not None for check in tuned.checks if check.settled)
+    assert "images" in tuned.reason
 
 
 def test_one_erased_class_is_measured_against_all_that_the_suite_lists(
