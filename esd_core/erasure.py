@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +25,10 @@ from esd_core.backbones.loading import choose_device
 from esd_core.base_model import ResolvedBase
 from esd_core.checkpoint import CHECKPOINT
 from esd_core.concepts import ErasureJob
-from esd_core.errors import ErasureFailed
 from esd_core.evaluation.suite import Suite
 from esd_core.evaluation.witness import witnesses_of
 from esd_core.machine import Machine
-from esd_core.memory import peak_memory, start_peak_memory
+from esd_core.memory import memory_errors, peak_memory, start_peak_memory
 from esd_core.merge_rounds import Round
 from esd_core.merged_erasure import Merging
 from esd_core.quick_look import Witness
@@ -93,7 +91,7 @@ def erase(
     digests (default: in `folder`). suite: whose classifiers look at images before an erasure stops by itself; the one
     that the job names as its judge. A finished job is returned as it is; an interrupted one continues from its last
     checkpoint and ends with the same bits as one never interrupted. Raises ErasureFailed when training cannot go on,
-    EvaluationError when the suite is not the job's judge.
+    OutOfMemory when it does not fit, EvaluationError when the suite is not the job's judge.
     """
     finished = _finished(job, folder)
     if finished is not None:
@@ -102,7 +100,7 @@ def erase(
     machine = machine or Machine()
     device = choose_device(machine.device)
     start_peak_memory(device)
-    with _memory_errors():
+    with memory_errors():
         witnesses = witnesses_of(suite, job, machine.device)
         if job.merged:
             parts = [
@@ -190,18 +188,3 @@ def _finished(job: ErasureJob, folder: Path) -> ErasureOutcome | None:
     if outcome.job.digest != job.digest or not whole:
         return None
     return outcome.model_copy(update={"weights": weights, "history": folder / "history.jsonl"})
-
-
-@contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Running out of memory becomes a refusal that says what to turn."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as e:  # torch raises RuntimeError on a CPU, a subclass of it on a GPU
-        exhausted = isinstance(e, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(e)
-        if not exhausted:
-            raise
-        raise ErasureFailed(
-            "out of memory: turn on gradient checkpointing, lower batch_size, or train a smaller subset "
-            "(esd-x-strict); what was done is kept, the same command continues"
-        ) from e

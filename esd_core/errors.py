@@ -7,6 +7,7 @@ EsdError            base of all; the command line prints its message as one line
 │   └── BaseModelMismatch   the weights edit another base model than the one loaded
 ├── ErasureFailed       training cannot go on: loss not finite, empty parameter subset
 ├── EvaluationError     a suite, classifier or cached image set cannot be used
+├── OutOfMemory         memory ran out; may pass by itself
 ├── DiskFull            nothing more can be written
 ├── ServiceUnavailable  a server (MLflow, S3, Prefect) does not answer; may pass by itself
 ├── RegistryError       MLflow answers, but not with what was asked for
@@ -40,6 +41,10 @@ class ErasureFailed(EsdError):
 
 
 class EvaluationError(EsdError):
+    pass
+
+
+class OutOfMemory(EsdError):
     pass
 
 

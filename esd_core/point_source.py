@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from esd_core.score_bank import Points, Prompts, accompanied, collect, start_noi
 from esd_core.student import EditedModel, Student
 from esd_core.tensor_file import Stored
 
+log = logging.getLogger(__name__)
 SMALL_LATENTS = 4096  # numbers in one sample's latents
 ROLLOUTS_AT_ONCE, LARGE_ROLLOUTS_AT_ONCE = 8, 2
 HELD_OUT = range(500, 1000)  # numbers of a seed's frozen trajectories that no bank holds: held_out's are among them
@@ -188,10 +190,12 @@ def save_points(path: Path, points: Points) -> None:
 
 def load_points(path: Path) -> Points | None:
     """Read points; None when there are none or they are damaged, so that they are made again."""
-    checksum = path.with_suffix(".sha256")
-    if not path.is_file() or not checksum.is_file() or digest.of_file(path) != checksum.read_text().strip():
+    if not path.is_file():
         return None
     try:
-        return Points(**load_file(path))
-    except (SafetensorError, TypeError):
-        return None
+        if digest.of_file(path) == path.with_suffix(".sha256").read_text().strip():
+            return Points(**load_file(path))
+    except (OSError, UnicodeDecodeError, SafetensorError, TypeError):
+        pass
+    log.warning("bank %s is damaged: it is made again", path)
+    return None

@@ -27,6 +27,7 @@ def share_name() -> str:
 def erase(
     concepts: Concepts = (),
     concept_list: str = "",
+    force: bool = False,
     base: str = MINIATURE,
     suite: str = MINIATURE,
     images_per_probe: Images = 200,
@@ -44,7 +45,8 @@ def erase(
 
     Args:
         concepts: What is to be erased.
-        concept_list: Instead of rows and of everything below, a YAML file: its path, or s3://BUCKET/KEY.
+        concept_list: Instead of rows and of everything from base on, a YAML file: its path, or s3://BUCKET/KEY.
+        force: Do it again, also what is registered and unchanged.
         base: Base model: hub id pinned as owner/name@commit, a folder, or miniature.
         suite: Evaluation suite: a YAML file, or miniature.
         images_per_probe: Images for each row of the suite, before and after; at most so many for sequential gates.
@@ -59,7 +61,7 @@ def erase(
         mode: A model for each concept (separate), or one without all of them: merged of models erased alone, or joint.
     """
     wanted = steps.read_list(dict(locals()))
-    plan = steps.plan(wanted)
+    plan = steps.plan(wanted, force)
     failed = erase_here(plan.jobs, wanted, artifacts.start_night(plan))
     night = Night.of(plan, steps.settle(plan, failed, wanted))
     artifacts.show_night(night)
@@ -85,6 +87,8 @@ def erase_concept(planned: PlannedJob, wanted: ConceptList) -> State[Any]:
     if planned.version:
         return Completed(message="registered already")
     progress = artifacts.start_concept(planned)
+    if planned.again:
+        steps.start_over(planned)
     outcome = steps.erase(planned.job, wanted)
     progress.advance(1)
     report = steps.evaluate(planned.job, wanted)
@@ -94,7 +98,7 @@ def erase_concept(planned: PlannedJob, wanted: ConceptList) -> State[Any]:
         steps.keep_comparison(planned, steps.evaluate(planned.comparison, wanted))
     verdict = steps.judge_by_gates(report, wanted.gates)
     grid = steps.report_concept(planned, verdict)
-    version = steps.register(outcome, report, verdict)
+    version = steps.register(outcome, report, verdict, planned.again)
     progress.advance(3)
     artifacts.show_concept(planned.job, report, verdict, grid)
     record = steps.approve_by_policy(version, verdict, wanted.approval)

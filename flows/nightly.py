@@ -33,6 +33,7 @@ def nightly_erasure(
     concepts: Concepts = (),
     concept_list: str = "",
     runners: RunnerCount = 1,
+    force: bool = False,
     base: str = MINIATURE,
     suite: str = MINIATURE,
     images_per_probe: Images = 200,
@@ -50,8 +51,9 @@ def nightly_erasure(
 
     Args:
         concepts: What is to be erased.
-        concept_list: Instead of rows and of everything below runners, a YAML file: its path, or s3://BUCKET/KEY.
+        concept_list: Instead of rows and of everything from base on, a YAML file: its path, or s3://BUCKET/KEY.
         runners: Among how many runs of the deployment erase the work is dealt: one for each GPU.
+        force: Do everything on the list again, also what is registered and unchanged.
         base: Base model: hub id pinned as owner/name@commit, a folder, or miniature.
         suite: Evaluation suite: a YAML file, or miniature.
         images_per_probe: Images for each row of the suite, before and after; at most so many for sequential gates.
@@ -66,10 +68,10 @@ def nightly_erasure(
         mode: A model for each concept (separate), or one without all of them: merged of models erased alone, or joint.
     """
     wanted = steps.read_list(dict(locals()))
-    plan = steps.plan(wanted)
+    plan = steps.plan(wanted, force)
     progress = artifacts.start_night(plan)
     if runtime.deployment.id or runners > 1:
-        failed = erase_elsewhere(plan, wanted, runners, progress)
+        failed = erase_elsewhere(plan, wanted, runners, force, progress)
     else:
         failed = erase_here(plan.to_do, wanted, progress)
     night = steps.report_night(Night.of(plan, steps.settle(plan, failed, wanted)))
@@ -79,11 +81,13 @@ def nightly_erasure(
     return ended(night)
 
 
-def erase_elsewhere(plan: Plan, wanted: ConceptList, runners: int, progress: artifacts.Progress) -> dict[str, str]:
+def erase_elsewhere(
+    plan: Plan, wanted: ConceptList, runners: int, force: bool, progress: artifacts.Progress
+) -> dict[str, str]:
     """Have the plan's work done by runners of the GPU work pool; returns why concepts failed, by slug."""
 
     def parameters(jobs: Sequence[PlannedJob]) -> dict[str, Any]:
-        return flat(part_of(wanted, jobs))
+        return {**flat(part_of(wanted, jobs)), "force": force}
 
     return gpu_runners.Runners(runners, parameters).erase(plan.to_do, progress.advance)
 

@@ -6,10 +6,12 @@ registered by another machine is brought back by downloading its artifacts.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from esd_core import digest
 from esd_core.base_model import ResolvedBase
 from esd_core.concepts import ConceptEntry, ConceptList, ErasureJob, ListMode
 from esd_core.evaluation.suite import Suite
@@ -88,6 +90,14 @@ class JobFiles:
         files = [self.weights, self.outcome, self.history, self.evaluation, self.grid, self.report]
         compared = sorted(self.folder.glob("comparison-*.json"))
         return {path.name: path for path in [*files, *compared] if path.is_file()}
+
+    def start_over(self, night: str) -> None:
+        """Forget all of it, unless it was made in this night: another runner may be where one of it died."""
+        asked = self.folder / "asked-by"
+        if asked.is_file() and asked.read_text(encoding="utf-8") == night:
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        digest.write_text(asked, night)
 
     @property
     def complete(self) -> bool:

@@ -27,7 +27,10 @@ class PlanStatus(StrEnum):
 
 
 class PlannedJob(BaseModel):
-    """One concept of the list tonight. `comparison` is erased and evaluated for the report only."""
+    """One concept of the list tonight. `comparison` is erased and evaluated for the report only.
+
+    again: whatever is there of it is done again.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -36,6 +39,7 @@ class PlannedJob(BaseModel):
     comparison: ErasureJob | None = None
     changes: tuple[str, ...] = ()
     version: RegisteredVersion | None = None
+    again: bool = False
 
     @property
     def slug(self) -> str:
@@ -66,14 +70,18 @@ class Plan(BaseModel):
         return "everything unchanged" if self.all_unchanged and not self.retired else ", ".join(counts)
 
 
-def plan_tonight(wanted: ConceptList) -> Plan:
-    """Resolve the base, check that the suite measures all that is judged, and compare the list with the registry."""
+def plan_tonight(wanted: ConceptList, *, force: bool = False) -> Plan:
+    """Resolve the base, check that the suite measures all that is judged, and compare the list with the registry.
+
+    force: everything on the list is done again.
+    """
     base = resolve_base(wanted.base)
     suite = load_suite(wanted.suite)
     for entry in wanted.concepts:
         suite.probes_of(entry.erasure.concept)
     wanted.gates.check(suite)
-    return plan_night(wanted, base, registry.list_versions(), suite)
+    plan = plan_night(wanted, base, registry.list_versions(), suite)
+    return plan.model_copy(update={"jobs": tuple(map(_again, plan.jobs))}) if force else plan
 
 
 def plan_night(
@@ -81,7 +89,7 @@ def plan_night(
 ) -> Plan:
     """Compare the list with what is registered. `known` are all versions, of every base, in any order."""
     latest = {k.model: k for k in sorted(known, key=lambda k: k.version)}
-    made = {k.job_digest: k for k in reversed(known)}
+    made = {k.job_digest: k for k in sorted(known, key=lambda k: k.version)}
     jobs = [
         _planned(job, comparison, made.get(job.digest), latest.get(model_name(job)))
         for job, comparison in jobs_of(wanted, base, suite)
@@ -97,13 +105,20 @@ def _planned(
     version: RegisteredVersion | None,
     predecessor: RegisteredVersion | None,
 ) -> PlannedJob:
-    """version: the one that the job has become already. predecessor: the latest of its model."""
+    """version: the latest that the job has become already. predecessor: the latest of its model."""
     if version:
         return PlannedJob(status=PlanStatus.UNCHANGED, job=job, comparison=comparison, version=version)
     if predecessor is None:
         return PlannedJob(status=PlanStatus.NEW, job=job, comparison=comparison)
     changes = differences(predecessor.job, job)
     return PlannedJob(status=PlanStatus.CHANGED, job=job, comparison=comparison, changes=changes)
+
+
+def _again(planned: PlannedJob) -> PlannedJob:
+    if planned.version is None:
+        return planned.model_copy(update={"again": True})
+    asked = {"status": PlanStatus.CHANGED, "changes": ("done again, as asked",), "version": None, "again": True}
+    return planned.model_copy(update=asked)
 
 
 def differences(before: ErasureJob, after: ErasureJob) -> tuple[str, ...]:

@@ -77,9 +77,13 @@ def model_name(job: ErasureJob) -> str:
 
 
 def find_version(job_digest: str) -> RegisteredVersion | None:
-    """The version that a job became; None while it is not registered."""
-    found = _search(f"tags.`esd.job_digest` = '{job_digest}'")
-    return found[0] if found else None
+    """The version that a job became, the latest if it was done again; None while it is not registered."""
+    found = _versions_of(job_digest)
+    return found[-1] if found else None
+
+
+def _versions_of(job_digest: str) -> list[RegisteredVersion]:
+    return _search(f"tags.`esd.job_digest` = '{job_digest}'")
 
 
 def list_versions() -> list[RegisteredVersion]:
@@ -112,20 +116,25 @@ def register_version(
     report: EvaluationReport,
     verdict: Verdict,
     files: Mapping[str, Path],
+    *,
+    again: bool = False,
 ) -> RegisteredVersion:
     """Register what a job made; called again for the same job, the version that is there is returned.
 
-    `files` by artifact name, at least those of FILES. Raises RegistryError when they are not the files of this job.
+    `files` by artifact name, at least those of FILES. again: the job was done again, and becomes another version if
+    something else came out of it. Raises RegistryError when they are not the files of this job.
     """
     _check(outcome, report, files)
-    version = find_version(job.digest)
-    if version is None:
+    known = _versions_of(job.digest)
+    version = known[-1] if known else None
+    changed = version and any(version.files[name] != digest.of_file(files[name]) for name in (WEIGHTS, EVALUATION))
+    if version is None or (again and changed):
         with tracking.errors(f"job {job.digest[:12]} cannot be registered"), tempfile.TemporaryDirectory() as folder:
             made = write_model_files(Path(folder), prompt=f"a picture of {job.name}")
             made[VERDICT] = Path(folder) / VERDICT
             made[VERDICT].write_text(verdict.model_dump_json(indent=1), encoding="utf-8")
             client = tracking.client()
-            run = runs.run_of(client, job)
+            run = runs.run_of(client, job, {v.run_id for v in known})
             runs.log_run(client, run, job, outcome, report)
             runs.log_files(client, run, {**files, **made})
             client.set_terminated(run.info.run_id)

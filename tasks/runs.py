@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,10 +30,11 @@ PREFECT = "esd.prefect"  # tag: page of the Prefect run
 _BATCH = 1000  # metrics that MLflow takes in one call
 
 
-def run_of(client: MlflowClient, job: ErasureJob) -> Run:
-    """The job's run: what an interrupted attempt left, or a new one."""
+def run_of(client: MlflowClient, job: ErasureJob, registered: Container[str] = ()) -> Run:
+    """The job's run: what an interrupted attempt left, or a new one. registered: runs that are versions already."""
     experiment = tracking.experiment_id(client)
-    left = client.search_runs([experiment], f"tags.`esd.job_digest` = '{job.digest}'", max_results=1)
+    found = client.search_runs([experiment], f"tags.`esd.job_digest` = '{job.digest}'")
+    left = [run for run in found if run.info.run_id not in registered]
     if left:
         return left[0]
     tags = {"esd.job_digest": job.digest, "esd.base": job.base, "esd.concept": job.name}

@@ -18,7 +18,7 @@ from prefect.tasks import Task
 
 from esd_core.base_model import ResolvedBase, resolve_base
 from esd_core.concepts import ApprovalPolicy, ConceptList, ErasureJob
-from esd_core.errors import BaseModelMismatch, ServiceUnavailable
+from esd_core.errors import BaseModelMismatch, OutOfMemory, ServiceUnavailable
 from esd_core.evaluation.gates import Gates, Verdict, judge
 from esd_core.evaluation.results import EvaluationReport
 from esd_core.evaluation.suite import load_suite
@@ -39,19 +39,24 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-async def _may_pass(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Only a server that does not answer is worth another try; everything else fails the same way again."""
+async def _server_was_away(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
     return isinstance(await state.aresult(raise_on_failure=False), ServiceUnavailable)
 
 
+async def _memory_ran_out(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
+    return isinstance(await state.aresult(raise_on_failure=False), OutOfMemory)
+
+
+# Only what can pass is worth another try: a server that does not answer, memory that another process may give back.
 ONCE: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 PAUSES = [2, 5, 15, 30, 60]  # seconds before each further try
 OUTSIDE: dict[str, Any] = {
     **ONCE,
     "retries": len(PAUSES),
     "retry_delay_seconds": PAUSES,
-    "retry_condition_fn": _may_pass,
+    "retry_condition_fn": _server_was_away,
 }
+WORK: dict[str, Any] = {**ONCE, "retries": 1, "retry_delay_seconds": 10, "retry_condition_fn": _memory_ran_out}
 
 
 def _bars() -> bool:
@@ -77,13 +82,24 @@ def read_list(parameters: dict[str, Any]) -> ConceptList:
 
 
 @task(task_run_name="plan", **OUTSIDE)
-def plan(wanted: ConceptList) -> Plan:
+def plan(wanted: ConceptList, force: bool = False) -> Plan:
     """What is to be done; raises at once when its results could not be stored in the morning."""
     open_bucket().check()
-    return plan_tonight(wanted)
+    return plan_tonight(wanted, force=force)
 
 
-@task(task_run_name="erase {job.slug} ({job.method})", **ONCE)
+@task(task_run_name="start {planned.slug} over", **ONCE)
+def start_over(planned: PlannedJob) -> None:
+    """Forget what this machine has of a concept; banks and the base's images stay, their digests are checked."""
+    from esd_core.erasure import one_by_one
+
+    night = str(runtime.flow_run.root_flow_run_id or runtime.flow_run.id)
+    own = [planned.job, *([planned.comparison] if planned.comparison else [])]
+    for job in own + (one_by_one(planned.job) if planned.job.merged else []):
+        _files(job).start_over(night)
+
+
+@task(task_run_name="erase {job.slug} ({job.method})", **WORK)
 def erase(job: ErasureJob, wanted: ConceptList) -> ErasureOutcome:
     from esd_core.erasure import erase as erase_job
 
@@ -102,23 +118,25 @@ def erase(job: ErasureJob, wanted: ConceptList) -> ErasureOutcome:
     return outcome
 
 
-@task(task_run_name="evaluate {job.slug} ({job.method})", **ONCE)
+@task(task_run_name="evaluate {job.slug} ({job.method})", **WORK)
 def evaluate(job: ErasureJob, wanted: ConceptList) -> EvaluationReport:
     from esd_core.evaluation.evaluate import evaluate as evaluate_weights
+    from esd_core.memory import memory_errors
 
     settings, files = get_settings(), _files(job)
-    return evaluate_weights(
-        _base(job),
-        files.weights,
-        job.concepts,
-        load_suite(wanted.suite),
-        images_per_probe=wanted.images_per_probe,
-        gates=wanted.gates,
-        cache=settings.cache_folder,
-        out=files.folder,
-        device=settings.device,
-        progress=_bars(),
-    )
+    with memory_errors():
+        return evaluate_weights(
+            _base(job),
+            files.weights,
+            job.concepts,
+            load_suite(wanted.suite),
+            images_per_probe=wanted.images_per_probe,
+            gates=wanted.gates,
+            cache=settings.cache_folder,
+            out=files.folder,
+            device=settings.device,
+            progress=_bars(),
+        )
 
 
 @task(task_run_name="compare {planned.slug}", **ONCE)
@@ -142,8 +160,11 @@ def report_concept(planned: PlannedJob, verdict: Verdict) -> Path:
 
 
 @task(task_run_name="register {outcome.job.slug}", **OUTSIDE)
-def register(outcome: ErasureOutcome, report: EvaluationReport, verdict: Verdict) -> RegisteredVersion:
-    return registry.register_version(outcome.job, outcome, report, verdict, _files(outcome.job).artifacts)
+def register(
+    outcome: ErasureOutcome, report: EvaluationReport, verdict: Verdict, again: bool = False
+) -> RegisteredVersion:
+    files = _files(outcome.job).artifacts
+    return registry.register_version(outcome.job, outcome, report, verdict, files, again=again)
 
 
 @task(task_run_name="evaluate {model} {version}", **OUTSIDE)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from flows.commands.options import Commands
     from tasks.night import Night
 
+MOST_RUNNERS = 64  # as the form has it
 EPILOG = """\
 Erases what is new or changed on the list, measures it, registers it, approves it by the list's policy and publishes
 what is approved. What is registered already is not done again, and a run that was killed continues where it stopped.
@@ -23,35 +24,61 @@ Exit code 1: some concept failed; the others are finished all the same.
 examples:
   esd run infra/lists/demo.yaml --dry-run     only the plan: new, changed, unchanged, retired
   esd run infra/lists/demo.yaml               the night, here and now, with embedded parts
+  esd run infra/lists/demo.yaml --force       all of it again, also what is unchanged
+  esd run s3://BUCKET/concepts.yaml --runners 4     the work dealt to the runners of `make up`, or of PREFECT_API_URL
   PREFECT_API_URL=https://prefect.example.org/api ESD_S3_ENDPOINT_URL=aws esd run concepts.yaml
 """
 
 
 def add(commands: Commands) -> None:
     parser = add_command(commands, "run", "run the nightly job here and now", EPILOG)
-    parser.add_argument("list", metavar="LIST.yaml", type=Path, help="the concept list")
+    parser.add_argument("list", metavar="LIST.yaml", help="the concept list: a path, or s3://BUCKET/KEY")
+    parser.add_argument("--force", action="store_true", help="do everything again, also what is unchanged")
+    parser.add_argument(
+        "--runners",
+        metavar="N",
+        type=runner_count,
+        default=1,
+        help="deal the work to N runs on the GPU work pool; 1 (default) does it here",
+    )
     parser.add_argument("--dry-run", action="store_true", help="show the plan and change nothing")
     parser.set_defaults(command=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from esd_core.list_file import load_concept_list
-
-    wanted = load_concept_list(arguments.list, measured=True)
+    wanted = _read(arguments.list)
     _say("planning ...")
     from flows.tables import print_plan
     from tasks.plan import plan_tonight
 
-    plan = plan_tonight(wanted)
+    plan = plan_tonight(wanted, force=arguments.force)
     print_plan(plan)
     if arguments.dry_run:
         return 0
-    night = _run_night(wanted)
+    night = _run_night(wanted, arguments.runners, arguments.force)
     _sum_up(night)
     return 1 if night.failed else 0
 
 
-def _run_night(wanted: ConceptList) -> Night:
+def runner_count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_RUNNERS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MOST_RUNNERS}")
+    return int(text)
+
+
+def _read(reference: str) -> ConceptList:
+    if not reference.startswith("s3://"):
+        from esd_core.list_file import load_concept_list
+
+        return load_concept_list(Path(reference), measured=True)
+    from flows.embedded import storage_for
+    from tasks.lists import read_list
+
+    with storage_for(reference):
+        return read_list(reference)
+
+
+def _run_night(wanted: ConceptList, runners: int, force: bool) -> Night:
     from flows.embedded import embedded_prefect, embedded_storage
     from tasks.storage import open_bucket
 
@@ -59,15 +86,15 @@ def _run_night(wanted: ConceptList) -> Night:
     with embedded_storage():
         open_bucket().check()
         with embedded_prefect():
-            return _ended_night(wanted)
+            return _ended_night(wanted, runners, force)
 
 
-def _ended_night(wanted: ConceptList) -> Night:
+def _ended_night(wanted: ConceptList, runners: int, force: bool) -> Night:
     from flows.nightly import nightly_erasure, parameters
     from tasks.night import Night
 
     _show_progress()
-    state = nightly_erasure(**parameters(wanted), return_state=True)
+    state = nightly_erasure(**parameters(wanted), runners=runners, force=force, return_state=True)
     night = state.result(raise_on_failure=False)
     if isinstance(night, Exception):
         raise night

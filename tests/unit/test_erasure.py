@@ -64,7 +64,9 @@ def test_a_killed_run_ends_with_the_same_bits(
     assert resumed.history.read_text() == whole.history.read_text()
 
 
-def test_a_damaged_bank_is_made_again(base: ResolvedBase, tmp_path: Path) -> None:
+def test_a_damaged_bank_is_named_and_made_again(
+    base: ResolvedBase, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     job = make_job(base, subset="esd-x")
     whole = run(job, base, tmp_path / "whole")
     run_killed(job, base, tmp_path / "killed", 7)
@@ -73,6 +75,7 @@ def test_a_damaged_bank_is_made_again(base: ResolvedBase, tmp_path: Path) -> Non
     for path in damaged:
         path.write_bytes(path.read_bytes()[:-100])
     assert run(job, base, tmp_path / "killed").weights_digest == whole.weights_digest
+    assert all(f"bank {path} is damaged: it is made again" in caplog.text for path in damaged)
 
 
 def test_a_finished_job_is_not_done_again(base: ResolvedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
