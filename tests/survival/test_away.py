@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from tasks.runners import message_of
 from tests.survival.conftest import LONG
-from tests.survival.yard import Yard, engine_of, wait_for
+from tests.survival.watching import engine_of, wait_for
+from tests.survival.yard import Yard
 
 pytestmark = [pytest.mark.survival, pytest.mark.timeout(1800)]
 Parameters = Callable[..., dict[str, Any]]
@@ -71,8 +73,20 @@ def test_two_nights_at_once_and_a_cancelled_one_stops_soon_and_is_resumed(yard: 
     assert "boat" not in yard.versions
     again = yard.end_of(yard.start_night(parameters("boat", **LONGER)))
     assert again.state_name == "Completed", yard.story(again.id)
-    assert "continuing boat from step" in (yard.folder / f"{RUNNER}.log").read_text()
+    assert yard.said("continuing boat from step")
     assert yard.versions["boat"] == [1]
+
+
+def test_a_second_night_waits_where_its_deployment_says_so(yard: Yard, parameters: Parameters) -> None:
+    yard.let_nights_collide("ENQUEUE")
+    first = yard.start_night(parameters("road", **LONG))
+    wait_for(lambda: is_training(yard), 300, lambda: yard.story(first))
+    second = yard.start_night(parameters("road", **LONG))
+    wait_for(lambda: yard.run(second).state_name == "AwaitingConcurrencySlot", 30, lambda: yard.story(second))
+    assert yard.end_of(first).state_name == "Completed", yard.story(first)
+    assert "nothing had changed" in message_of(yard.end_of(second))
+    assert yard.versions["road"] == [1]
+    yard.let_nights_collide("CANCEL_NEW")
 
 
 def test_a_runner_that_vanishes_with_its_worker_is_noticed_within_two_minutes(

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.survival.conftest import LONG
-from tests.survival.yard import Yard, engine_of, loads_torch, wait_for
+from tests.survival.watching import engine_of, loads_torch, wait_for
+from tests.survival.yard import Yard
 
 pytestmark = [pytest.mark.survival, pytest.mark.timeout(1800)]
 Parameters = Callable[..., dict[str, Any]]

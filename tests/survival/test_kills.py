@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from tasks.runners import message_of
 from tests.survival.conftest import LONG
-from tests.survival.yard import Yard, engine_of, wait_for
+from tests.survival.watching import engine_of, wait_for
+from tests.survival.yard import Yard
 
 pytestmark = [pytest.mark.survival, pytest.mark.timeout(1800)]
 Parameters = Callable[..., dict[str, Any]]
@@ -69,8 +71,26 @@ def test_an_engine_killed_in(yard: Yard, parameters: Parameters, stage: str) -> 
     assert concept in yard.released
     assert len(weights_of(yard, concept)) == 1
     again = yard.end_of(yard.start_night(parameters(concept, **settings)))
-    assert "nothing had changed" in str(again.state and again.state.message)
+    assert "nothing had changed" in message_of(again)
     assert not yard.children(again.id)
+
+
+def test_what_the_crash_damaged_is_named_and_made_again(yard: Yard, parameters: Parameters) -> None:
+    night = yard.start_night(parameters("fish", **LONG, rollout_from="frozen"))
+    wait_for(lambda: has(yard, "jobs/*/checkpoint.safetensors"), 300, lambda: yard.story(night))
+    engine = engine_of(yard.children(night)[0].id)
+    assert engine
+    os.kill(engine, signal.SIGKILL)
+    (checkpoint,) = yard.home(RUNNER).glob("jobs/*/checkpoint.safetensors")
+    newest = max(yard.home(RUNNER).glob("cache/banks/bank-*.safetensors"), key=lambda path: path.stat().st_mtime)
+    for path in (checkpoint, newest):
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    assert yard.end_of(night).state_name == "Completed", yard.story(night)
+    assert yard.said(f"bank {newest} is damaged: it is made again")
+    assert yard.said(f"checkpoint {checkpoint} is damaged")
+    assert yard.versions["fish"] == [1]
 
 
 def weights_of(yard: Yard, concept: str) -> list[Path]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.survival.yard import Yard, wait_for
+from tests.survival.watching import wait_for
+from tests.survival.yard import Yard
 
 pytestmark = [pytest.mark.survival, pytest.mark.timeout(1800)]
 Parameters = Callable[..., dict[str, Any]]

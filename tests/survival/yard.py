@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +23,7 @@ from prefect.states import Cancelling
 from infra.local_stack import prefect_environment, prefect_server, s3_server
 from infra.processes import Server, child_environment, free_port, locked, start, stop, wait_until_healthy
 from tasks.settings import Settings
+from tests.survival.watching import descendants, wait_for
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -142,6 +141,13 @@ class Yard:
         with self.client() as client:
             client.set_flow_run_state(run, Cancelling())
 
+    def let_nights_collide(self, strategy: str) -> None:
+        """As the deployment's page of the UI does."""
+        with self.client() as client:
+            night = client.read_deployment_by_name("nightly-erasure/nightly-erasure")
+            options = {"concurrency_options": {"collision_strategy": strategy}}
+            client.request("PATCH", "/deployments/{id}", json=options, path_params={"id": night.id}).raise_for_status()
+
     def run(self, run: UUID) -> FlowRun:
         with self.client() as client:
             return client.read_flow_run(run)
@@ -171,6 +177,12 @@ class Yard:
         with self.client() as client:
             found: list[dict[str, Any]] = client.request("POST", "/artifacts/filter", json=wanted).json()
             return found
+
+    def said(self, words: str) -> bool:
+        """Whether these words stand in the log of some run, as Prefect shows it."""
+        wanted = {"logs": {"text": {"query": f'"{words}"'}}}
+        with self.client() as client:
+            return bool(client.request("POST", "/logs/filter", json=wanted).json())
 
     @contextlib.contextmanager
     def client(self) -> Iterator[SyncPrefectClient]:
@@ -226,40 +238,3 @@ def opened(folder: Path, databases: str) -> Iterator[Yard]:
         yard.deploy()
         yard.start_worker("nights", "esd")
         yield yard
-
-
-def engine_of(run: UUID) -> int | None:
-    """Process id of the engine that runs a flow run; None while there is none."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            variables = (process / "environ").read_bytes()
-            command = (process / "cmdline").read_bytes()
-            if re.search(rb"PREFECT__FLOW_RUN_ID=" + str(run).encode(), variables) and b"prefect" in command:
-                return int(process.name)
-    return None
-
-
-def descendants(pid: int) -> list[int]:
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], check=True, capture_output=True, text=True).stdout
-    parents = {int(child): int(parent) for child, parent in (line.split() for line in listed.splitlines())}
-    found = [pid]
-    for known in found:
-        found += [child for child, parent in parents.items() if parent == known]
-    return found[1:]
-
-
-def loads_torch(pid: int) -> bool:
-    """Whether a process has torch's library in its memory."""
-    try:
-        return "libtorch" in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-
-
-def wait_for(
-    condition: Callable[[], object], seconds: float, story: Callable[[], str] = lambda: "", every: float = 0.2
-) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s\n{story()}"
-        time.sleep(every)
