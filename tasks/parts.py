@@ -36,16 +36,15 @@ def parts_of(size: int, part_size: int) -> list[Part]:
     return [Part(i + 1, start, min(start + length, size)) for i, start in enumerate(range(0, size, length))]
 
 
-def side_by_side(work: Callable[[Part], T], parts: Iterable[Part]) -> list[T]:
-    """Do the parts, WORKERS at a time and in order; when one fails, those not begun are left."""
+def side_by_side(work: Callable[[Part], T], parts: Iterable[Part]) -> Iterator[T]:
+    """Do the parts, WORKERS at a time, and yield their results in order; when one fails, those not begun are left."""
     with ThreadPoolExecutor(WORKERS) as workers:
         tasks = [workers.submit(work, part) for part in parts]
         try:
-            return [task.result() for task in tasks]
-        except BaseException:
+            yield from (task.result() for task in tasks)
+        finally:
             for task in tasks:
                 task.cancel()
-            raise
 
 
 @contextmanager

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from base64 import b64decode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from esd_core import digest
 from esd_core.errors import ReleaseError
@@ -29,17 +31,21 @@ def upload_once(bucket: Bucket, key: str, path: Path, *, progress: bool = False)
     """
     if _is_there(bucket, key, path):
         return False
+    sent = None
     if path.stat().st_size <= bucket.part_size:
         bucket.put_new(key, path.read_bytes(), BINARY)
     else:
-        _send_in_parts(bucket, key, path, progress)
-    if not _is_there(bucket, key, path):
+        sent = _send_in_parts(bucket, key, path, progress)
+    if not _is_there(bucket, key, path, sent):
         raise ReleaseError(f"{bucket.uri(key)} disappeared while it was published: publish again")
     return True
 
 
-def _is_there(bucket: Bucket, key: str, path: Path) -> bool:
-    """Whether `key` holds exactly this file, by its size and the checksum that S3 keeps; nothing is downloaded."""
+def _is_there(bucket: Bucket, key: str, path: Path, sent: _Sent | None = None) -> bool:
+    """Whether `key` holds exactly this file, by its size and the checksum that S3 keeps; nothing is downloaded.
+
+    sent: what was just sent of it; where S3 has the parts of that, the file is not read again.
+    """
     from botocore.exceptions import ClientError
 
     with bucket.errors():
@@ -52,7 +58,8 @@ def _is_there(bucket: Bucket, key: str, path: Path) -> bool:
     size = path.stat().st_size
     told = found["Metadata"].get(PART_SIZE, "")
     part_size = max(int(told), 1) if told.isdecimal() else max(size, 1)
-    if found["ContentLength"] != size or found.get("ChecksumSHA256") != checksum_of(path, part_size):
+    expected = sent.checksum if sent and sent.part_size == part_size else checksum_of(path, part_size)
+    if found["ContentLength"] != size or found.get("ChecksumSHA256") != expected:
         raise ReleaseError(
             f"{bucket.uri(key)} is not what its name says (size or SHA-256 differ): remove it and publish again"
         )
@@ -66,12 +73,25 @@ def checksum_of(path: Path, part_size: int) -> str:
         return base64_of(bytes.fromhex(digest.of_file(path)))
     parts = parts_of(size, part_size)
     with path.open("rb") as f:
-        of_parts = [hashlib.sha256(os.pread(f.fileno(), part.size, part.start)).digest() for part in parts]
-    return f"{base64_of(hashlib.sha256(b''.join(of_parts)).digest())}-{len(parts)}"
+        of_parts = [base64_of(hashlib.sha256(os.pread(f.fileno(), part.size, part.start)).digest()) for part in parts]
+    return _composite(of_parts)
 
 
-def _send_in_parts(bucket: Bucket, key: str, path: Path, progress: bool) -> None:
-    """Send a file in parts, those excepted that an interrupted attempt has sent. The key must be free at the end."""
+def _composite(of_parts: Sequence[str]) -> str:
+    """The checksum S3 keeps of an object that was made of parts with these checksums."""
+    return f"{base64_of(hashlib.sha256(b''.join(map(b64decode, of_parts))).digest())}-{len(of_parts)}"
+
+
+class _Sent(NamedTuple):
+    part_size: int
+    checksum: str  # of the parts, as they were read and sent
+
+
+def _send_in_parts(bucket: Bucket, key: str, path: Path, progress: bool) -> _Sent | None:
+    """Send a file in parts, those excepted that an interrupted attempt has sent. The key must be free at the end.
+
+    None: somebody else finished the same file first, and the caller looks what is there.
+    """
     from botocore.exceptions import ClientError
 
     size = path.stat().st_size
@@ -79,11 +99,13 @@ def _send_in_parts(bucket: Bucket, key: str, path: Path, progress: bool) -> None
     with bucket.errors(), bar(path.name, size, progress) as advance, path.open("rb") as f:
         upload = _Upload.begun(bucket, key) or _Upload.new(bucket, key, parts[0].size)
         try:
-            done = side_by_side(lambda part: upload.send(part, f.fileno(), advance), parts)
+            done = list(side_by_side(lambda part: upload.send(part, f.fileno(), advance), parts))
             upload.complete(done)
-        except ClientError as e:  # somebody else finished the same file first: the caller looks what is there
+        except ClientError as e:
             if code_of(e) not in (*TAKEN, "NoSuchUpload"):
                 raise
+            return None
+    return _Sent(parts[0].size, _composite([part["ChecksumSHA256"] for part in done]))
 
 
 @dataclass(frozen=True)
