@@ -24,6 +24,7 @@ from esd_core.backbones.loading import load_pipeline
 from esd_core.base_model import resolve_base
 from esd_core.concepts import MINIATURE, Concept
 from esd_core.evaluation.artist import Artist
+from esd_core.evaluation.calibration import calibrated
 from esd_core.evaluation.evaluate import (
     BATCH,
     GRID_SEEDS,
@@ -91,11 +92,12 @@ def distribution(images: int, losses: float, gains: float) -> np.ndarray:
     return np.concatenate([whole[images + 1 :], whole[: images + 1]])
 
 
-def tally(pairs: np.ndarray, above: Payoffs, zone: Zone, looks: np.ndarray) -> Tally:
+def tally(pairs: np.ndarray, above: Payoffs, zone: Zone, looks: np.ndarray, probes: int = 1) -> Tally:
     """Runs of pairs (runs, images) of 0 ... 3 in the order of `Pairs`, looked at after looks[i] images."""
     counts = np.stack([(pairs == kind).cumsum(1)[:, looks - 1] for kind in range(4)], -1)
-    passes = evidence(counts, -above(zone.high)) >= -np.log(GATES.wrong_pass)
-    fails = evidence(counts, above(zone.low)) >= -np.log(GATES.wrong_fail)
+    errors = calibrated(above, zone, GATES.errors, probes, pairs.shape[1])
+    passes = evidence(counts, -above(zone.high)) >= -np.log(errors.wrong_pass)
+    fails = evidence(counts, above(zone.low)) >= -np.log(errors.wrong_fail)
     decided = passes | fails
     last = np.where(decided.any(1), decided.argmax(1), len(looks) - 1)
     runs = np.arange(len(pairs))
@@ -122,7 +124,7 @@ def simulated(runs: int) -> Iterator[str]:
             if drop + gains < 0:
                 continue
             pairs = random.choice(4, (runs, OTHERS * MOST), p=[0.0, drop + gains, gains, 1 - drop - 2 * gains])
-            found = tally(pairs, drop_above, zone, looks)
+            found = tally(pairs, drop_above, zone, looks, OTHERS)
             text = f"{gains:.0%} | {100 * drop:g}"
             yield row(text, found, found.wrong(drop, zone), fixed_drop(zone, gains, OTHERS))
 

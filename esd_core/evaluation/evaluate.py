@@ -32,7 +32,7 @@ from esd_core.weights import apply_weights, read_weights
 
 REPORT_FILE, GRID_FILE, WORK_FOLDER = "evaluation.json", "grid.png", "after"
 GRID_SEEDS = 4
-BATCH = 8  # images that a gate asks for at a time; at least one of each of its probes
+BATCH = 4  # images that a gate asks for at a time; at least one of each of its probes
 FIXED_NUMBER = Gates(sequential=False)
 
 

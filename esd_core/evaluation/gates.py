@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field
 
 from esd_core.errors import EvaluationError
+from esd_core.evaluation.deciding import coherent_decisions, erased_decisions, others_decision, together
 from esd_core.evaluation.intervals import Interval
 from esd_core.evaluation.results import EvaluationReport, ProbeResult, coherent_bounds
-from esd_core.evaluation.sequential import Decision, Errors, Zone, broken_above, decide, drop_above, share_above
+from esd_core.evaluation.sequential import Decision, Errors, Zone
 
 if TYPE_CHECKING:
     from esd_core.evaluation.suite import Suite
@@ -57,8 +58,8 @@ class Gates(BaseModel):
 class GateResult(BaseModel):
     """One gate: what was measured, what is allowed. `reason` is a sentence a person can act on.
 
-    `bounds`: what the test has not ruled out for the measured figure, whenever it stopped. `images`: of the edited
-    model, that the gate was decided by.
+    `bounds`: of the measured figure, whenever one stops; wider than what decides about the one limit. `images`: of the
+    edited model, that the gate was decided by.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -98,8 +99,8 @@ def judge(report: EvaluationReport, gates: Gates) -> Verdict:
 
 def undecided_probes(report: EvaluationReport, gates: Gates) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The probes, erased and other, of which a gate needs more images."""
-    rest = _others_decision(report, gates)
-    erased = _undecided(_erased_decisions(report, gates)) | _undecided(_coherent_decisions(report, gates))
+    rest = others_decision(report, gates)
+    erased = _undecided(erased_decisions(report, gates)) | _undecided(coherent_decisions(report, gates))
     return (
         tuple(probe.probe for probe in report.erased if probe.probe in erased),
         tuple(probe.probe for probe in report.others) if rest is Decision.UNDECIDED else (),
@@ -108,72 +109,24 @@ def undecided_probes(report: EvaluationReport, gates: Gates) -> tuple[tuple[str,
 
 def _undecided(decisions: dict[str, Decision]) -> set[str]:
     """The probes that a gate waits for: none when another one has failed it."""
-    if _together(decisions.values()) is not Decision.UNDECIDED:
+    if together(decisions.values()) is not Decision.UNDECIDED:
         return set()
     return {name for name, decision in decisions.items() if decision is Decision.UNDECIDED}
 
 
-def _erased_decisions(report: EvaluationReport, gates: Gates) -> dict[str, Decision]:
-    """Each probe's own. It is enough that one fails, so that each gets its part of the error."""
-    errors = Errors(gates.wrong_pass, gates.wrong_fail / len(report.erased))
-
-    def decision(probe: ProbeResult) -> Decision:
-        if gates.erased_at_most >= 1:
-            return Decision.PASSED
-        if not gates.sequential:
-            return _fixed(probe.remaining, gates.erased_at_most)
-        return decide(probe.pairs, share_above, gates.zone(gates.erased_at_most), errors)
-
-    return {probe.probe: decision(probe) for probe in report.erased}
-
-
-def _coherent_decisions(report: EvaluationReport, gates: Gates) -> dict[str, Decision]:
-    """Each probe's own; what was not measured stays undecided."""
-    errors, limit = Errors(gates.wrong_pass, gates.wrong_fail / len(report.erased)), gates.coherent_at_least
-
-    def decision(probe: ProbeResult) -> Decision:
-        if not limit:
-            return Decision.PASSED
-        if probe.coherent is None:
-            return Decision.UNDECIDED
-        if not gates.sequential:
-            return _fixed(limit, probe.coherent.after)
-        return decide(probe.coherent.pairs, broken_above, gates.zone(1 - limit), errors)
-
-    return {probe.probe: decision(probe) for probe in report.erased}
-
-
-def _others_decision(report: EvaluationReport, gates: Gates) -> Decision:
-    if gates.others_drop_at_most >= 1:
-        return Decision.PASSED
-    if not gates.sequential:
-        return _fixed(report.mean_drop_of_others, gates.others_drop_at_most)
-    return decide(report.pairs_of_others, drop_above, gates.zone(gates.others_drop_at_most), gates.errors)
-
-
-def _fixed(measured: float, limit: float) -> Decision:
-    return Decision.PASSED if measured <= limit else Decision.FAILED
-
-
-def _together(decisions: Iterable[Decision]) -> Decision:
-    """The worst of several: failed, else undecided, else passed."""
-    found = set(decisions)
-    return next((d for d in (Decision.FAILED, Decision.UNDECIDED) if d in found), Decision.PASSED)
-
-
 def _erased(report: EvaluationReport, gates: Gates) -> GateResult:
-    decisions, limit = _erased_decisions(report, gates), gates.erased_at_most
-    decision = _together(decisions.values())
+    decisions, limit = erased_decisions(report, gates), gates.erased_at_most
+    decision = together(decisions.values())
     decisive = [probe for probe in report.erased if decisions[probe.probe] is decision]
     worst = max(decisive, key=lambda probe: probe.remaining)
-    bounds, images = worst.remaining_bounds(gates.errors), sum(probe.images for probe in report.erased)
+    bounds = worst.remaining_bounds(gates.errors)
     return GateResult(
         gate="erased_at_most",
         measured=worst.remaining,
         bounds=bounds,
         limit=limit,
         decision=decision,
-        images=images,
+        images=sum(probe.images for probe in report.erased),
         reason=f"{worst.probe}: {worst.before:.0%} -> {worst.after:.0%}, {worst.remaining:.0%} of its base rate "
         f"(at most {limit:.0%}{_zone(gates, limit)}), surely {bounds.lower:.0%} to {bounds.upper:.0%}; "
         + _stopped(decision, report.erased, report.images_per_probe),
@@ -181,17 +134,17 @@ def _erased(report: EvaluationReport, gates: Gates) -> GateResult:
 
 
 def _others(report: EvaluationReport, gates: Gates) -> GateResult:
-    drop, limit, decision = report.mean_drop_of_others, gates.others_drop_at_most, _others_decision(report, gates)
+    drop, limit, decision = report.mean_drop_of_others, gates.others_drop_at_most, others_decision(report, gates)
     most = max(report.others, key=lambda probe: probe.before - probe.after)
     falls = f", most: {most.probe} {most.before:.0%} -> {most.after:.0%}" if most.after < most.before else ""
-    bounds, images = report.drop_bounds(gates.errors), sum(probe.images for probe in report.others)
+    bounds = report.drop_bounds(gates.errors)
     return GateResult(
         gate="others_drop_at_most",
         measured=drop,
         bounds=bounds,
         limit=limit,
         decision=decision,
-        images=images,
+        images=sum(probe.images for probe in report.others),
         reason=f"others fall by {100 * drop:.1f} points on average (at most "
         f"{100 * limit:.0f}{_zone(gates, limit)}), surely "
         f"{100 * bounds.lower:.1f} to {100 * bounds.upper:.1f}{falls}; "
@@ -200,8 +153,8 @@ def _others(report: EvaluationReport, gates: Gates) -> GateResult:
 
 
 def _coherent(report: EvaluationReport, gates: Gates) -> GateResult:
-    decisions, limit = _coherent_decisions(report, gates), gates.coherent_at_least
-    decision = _together(decisions.values())
+    decisions, limit = coherent_decisions(report, gates), gates.coherent_at_least
+    decision = together(decisions.values())
     measured = {probe.probe: probe.coherent for probe in report.erased if probe.coherent}
     decisive = [name for name in measured if decisions[name] is decision]
     if not decisive:
@@ -216,7 +169,8 @@ def _coherent(report: EvaluationReport, gates: Gates) -> GateResult:
             "again with another seed and a suite that has a 'coherence' entry",
         )
     worst = min(decisive, key=lambda name: measured[name].after)
-    found, bounds = measured[worst], coherent_bounds(measured[worst].pairs, gates.errors)
+    found = measured[worst]
+    bounds = coherent_bounds(found.pairs, gates.errors)
     broken = found.images - found.hits_after
     return GateResult(
         gate=COHERENT,

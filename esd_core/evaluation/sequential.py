@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-STAKES = np.array([0.1, 0.3, 0.6, 0.9])  # shares of what may be staked without ruin; the fortune is split evenly
+STAKES = np.array([0.1, 0.3, 0.5, 0.9])  # shares of what may be staked without ruin; the fortune is split evenly
 BISECTIONS = 30
 
 

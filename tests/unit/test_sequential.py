@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 
+from esd_core.evaluation.calibration import SPENT, calibrated
 from esd_core.evaluation.sequential import (
     Decision,
     Errors,
@@ -21,6 +24,7 @@ from esd_core.evaluation.sequential import (
 
 RUNS, IMAGES = 2000, 600
 ERRORS = Errors(0.05, 0.05)
+NOISE = 0.01  # two standard errors of a share of 5 % of the runs
 SHARE, DROP, BROKEN = Zone(0.06, 0.14), Zone(0.03, 0.07), Zone(0.15, 0.25)
 
 
@@ -74,6 +78,47 @@ def test_broken_images_are_rarely_misjudged_however_often_one_looks(before: floa
     assert ever(runs(chances(BROKEN.low)), broken_above(BROKEN.low), ERRORS.wrong_fail) <= 0.05
 
 
+def test_less_evidence_is_enough_for_a_test_that_ends_and_how_much_is_exact() -> None:
+    """Every way in which ten images can turn out, counted: with the least evidence that still keeps 10 %."""
+    zone, images = Zone(0.2, 0.5), 10
+    ways = np.array(list(product((0, 1), repeat=images)))  # 1: the concept is lost
+    lost = ways.cumsum(1)
+    nothing = np.zeros_like(lost)
+    counts = np.stack([np.arange(1, images + 1) - lost, lost, nothing, nothing], -1)
+    chances = np.where(ways, 1 - zone.high, zone.high).prod(1)
+    error = calibrated(share_above, zone, Errors(0.1, 0.1), 1, images).wrong_pass
+    assert error > 0.1
+
+    def wrong(error: float) -> float:
+        return float(chances[(evidence(counts, -share_above(zone.high)) >= -np.log(error)).any(1)].sum())
+
+    assert wrong(error) <= SPENT * 0.1 < wrong(error * 1.01)
+
+
+@pytest.mark.parametrize(("base_rate", "overlap"), [(1.0, 1.0), (0.9, 1.0), (0.9, 0.5), (0.5, 0.0), (0.15, 0.15)])
+def test_less_evidence_keeps_the_stated_errors_on_unsure_bases_too(base_rate: float, overlap: float) -> None:
+    errors = calibrated(share_above, SHARE, ERRORS, 1, IMAGES)
+    assert min(errors) > 0.05
+    counts = runs(share_chances(SHARE.high, base_rate, overlap))
+    assert ever(counts, -share_above(SHARE.high), errors.wrong_pass) <= 0.05 + NOISE
+    counts = runs(share_chances(SHARE.low, base_rate, overlap))
+    assert ever(counts, share_above(SHARE.low), errors.wrong_fail) <= 0.05 + NOISE
+
+
+@pytest.mark.parametrize("gained", [0.0, 0.01, 0.1])
+def test_less_evidence_keeps_the_stated_errors_where_concepts_appear_anew(gained: float) -> None:
+    probes = 20
+    errors = calibrated(drop_above, DROP, ERRORS, probes, IMAGES)
+    assert min(errors) > 0.05
+    for bound, side, error in ((DROP.high, -1, errors.wrong_pass), (DROP.low, 1, errors.wrong_fail)):
+        counts = runs([0.0, bound + gained, gained, 1 - bound - 2 * gained])[:, probes - 1 :: probes]
+        assert ever(counts, side * drop_above(bound), error) <= 0.05 + NOISE
+
+
+def test_an_edge_that_no_edit_of_a_sure_base_reaches_keeps_the_full_evidence() -> None:
+    assert calibrated(share_above, Zone(0.7, 1.1), ERRORS, 1, 100).wrong_pass == 0.05
+
+
 def test_probes_of_unequal_rates_do_not_make_it_err_more() -> None:
     """Ten probes in turn, one of which loses all of the mean drop."""
     random, rounds = np.random.default_rng(0), IMAGES // 10
@@ -83,13 +128,14 @@ def test_probes_of_unequal_rates_do_not_make_it_err_more() -> None:
     images = 10 * np.arange(1, rounds + 1)
     zeros = np.zeros_like(losses)
     counts = np.stack([zeros, losses, zeros, images - losses], -1)
-    assert ever(counts, -drop_above(DROP.high), ERRORS.wrong_pass) <= 0.05
+    errors = calibrated(drop_above, DROP, ERRORS, 10, IMAGES)
+    assert ever(counts, -drop_above(DROP.high), errors.wrong_pass) <= 0.05
 
 
 def test_the_fortune_is_the_product_of_its_stakes() -> None:
     """By hand: 5 losses of 0.14 * stake each won and one bet lost, evenly split over four stakes."""
     counts = np.array([1, 5, 0, 0])
-    stakes = np.array([0.1, 0.3, 0.6, 0.9])
+    stakes = np.array([0.1, 0.3, 0.5, 0.9])
     fortune = np.mean((1 + 0.14 * stakes) ** 5 * (1 - 0.86 * stakes))
     assert np.exp(evidence(counts, -share_above(0.14))) == pytest.approx(fortune)
 
