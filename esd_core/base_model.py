@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 
 from esd_core import digest
 from esd_core.backbones.families import FAMILIES, Family
+from esd_core.base_folder import check_folder, read_config
 from esd_core.concepts import MINIATURE
 from esd_core.errors import BaseModelError
 
@@ -20,6 +20,7 @@ INDEX = "model_index.json"
 MINIATURE_FOLDER = Path(__file__).parent / "miniature" / "model"
 PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model")  # nothing pickled, no code
 VARIANTS = ("*.*.safetensors", "*.index.*.json")  # the same weights once more, such as model.fp16.safetensors
+WITHOUT_WEIGHTS = ("tokenizer", "scheduler")  # components; all others have them
 LIBRARIES = ("diffusers", "transformers")  # where components may come from
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>\S+))?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -94,17 +95,17 @@ def _hub_errors(repo: str, revision: str) -> Iterator[None]:
 
 def _family_of(index: Path) -> Family:
     """The family that model_index.json names; raises BaseModelError for pipelines that are not supported."""
-    try:
-        named = json.loads(index.read_text(encoding="utf-8"))
-        pipeline_class = named.get("_class_name")
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as e:
-        raise BaseModelError(f"{index} is not a pipeline's index: {e}") from e
+    named = read_config(index)
+    pipeline_class = named.get("_class_name")
     family = FAMILIES.get(str(pipeline_class))
     if family is None:
         supported = ", ".join(f"{known} ({family.name})" for known, family in FAMILIES.items())
         raise BaseModelError(f"{index.parent} holds a {pipeline_class}; supported: {supported}")
     for component in family.components:
-        library, *_ = named.get(component) or [None]
+        source = named.get(component) or [None]
+        if not isinstance(source, list):
+            raise BaseModelError(f"{index}: {component} is {str(source)[:100]!r}, not a library and a class")
+        library, *_ = source
         if library is not None and library not in LIBRARIES:
             raise BaseModelError(
                 f"{index.parent}: its {component} is code of {library!r}, which is not run; "
@@ -120,22 +121,30 @@ def _in_folder(base: str, folder: Path) -> ResolvedBase:
     family = _family_of(index)
     found = {f for component in family.components for pattern in PATTERNS for f in (folder / component).glob(pattern)}
     files = [f for f in found if not _is_variant(f)]
-    _check_weights(folder / family.denoiser, files)
+    for component in family.components:
+        if not component.startswith(WITHOUT_WEIGHTS) and (folder / component).is_dir():
+            _check_weights(folder / component, files)
+    check_folder(folder, family, [index, *files])
     return ResolvedBase(base, folder, digest.of_files(folder, sorted([index, *files])), family)
+
+
+def weights_of(component: Path) -> list[Path]:
+    """A component's weights, as they are loaded."""
+    return sorted(file for file in component.glob("*.safetensors") if not _is_variant(file))
 
 
 def _is_variant(file: Path) -> bool:
     return any(fnmatch(file.name, pattern) for pattern in VARIANTS)
 
 
-def _check_weights(denoiser: Path, files: list[Path]) -> None:
-    """Raises BaseModelError when the denoiser's weights are not among the files, saying what lies there instead."""
-    if any(f.suffix == ".safetensors" and f.parent == denoiser for f in files):
+def _check_weights(component: Path, files: list[Path]) -> None:
+    """Raises BaseModelError when a component's weights are not among the files, saying what lies there instead."""
+    if any(f.suffix == ".safetensors" and f.parent == component for f in files):
         return
-    variants = sorted(f.name for f in denoiser.glob("*.safetensors"))
+    variants = sorted(f.name for f in component.glob("*.safetensors"))
     if variants:
         raise BaseModelError(
-            f"{denoiser} has its weights only as a variant ({variants[0]}), which is not loaded: load the pipeline in "
+            f"{component} has its weights only as a variant ({variants[0]}), which is not loaded: load the pipeline in "
             "diffusers with variant=..., and save it to another folder without"
         )
-    raise BaseModelError(f"{denoiser} has no .safetensors weights; pickled weights are not loaded")
+    raise BaseModelError(f"{component} has no .safetensors weights; pickled weights are not loaded")

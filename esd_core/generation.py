@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ from esd_core.steering import Steering
 from esd_core.weights import apply_weights, read_weights
 
 COLUMNS = ("case_number", "prompt", "evaluation_seed")
+LONGEST = 5000  # characters of a prompt
+FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # and what turns text around
+FORMULA = re.compile(r"\s*(=|[+@-]\w*[(|!])")  # what a spreadsheet that opens the file would run
 SETTINGS_FILE = ".generation.json"  # in the output folder: what its images were made with
 
 
@@ -116,12 +120,17 @@ class Case:
 
 def read_cases(path: Path) -> list[Case]:
     """Read a prompts file; raises InvalidInput with the line number of the first fault."""
+    if path.exists() and not path.is_file():
+        raise InvalidInput(f"cannot read prompts file {path}: it is no file")
     try:
         with path.open(encoding="utf-8-sig", newline="") as f:
             reader = csv.DictReader(f)
-            missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+            given = list(reader.fieldnames or ())
+            missing = [column for column in COLUMNS if column not in given]
             if missing:
                 raise InvalidInput(f"{path} lacks the column {', '.join(missing)}: expected {', '.join(COLUMNS)}")
+            if len(set(given)) < len(given):
+                raise InvalidInput(f"{path} line 1: a column stands there twice: {', '.join(given)[:200]}")
             cases = [_case(path, reader.line_num, row) for row in reader]
     except OSError as e:
         raise InvalidInput(f"cannot read prompts file {path}: {e.strerror}") from e
@@ -129,23 +138,29 @@ def read_cases(path: Path) -> list[Case]:
         raise InvalidInput(f"{path} is not a CSV file in UTF-8: {e}") from e
     if not cases:
         raise InvalidInput(f"{path} holds no prompts: add rows below {','.join(COLUMNS)}")
-    numbers = [case.number for case in cases]
-    twice = (
-        sorted({number for number in numbers if numbers.count(number) > 1}) if len(set(numbers)) < len(numbers) else []
-    )
+    twice = [number for number, count in Counter(case.number for case in cases).items() if count > 1]
     if twice:
         raise InvalidInput(f"{path}: case_number {twice[0]} stands there more than once; numbers name the image files")
     return cases
 
 
-def _case(path: Path, line: int, row: dict[str, str | None]) -> Case:
+def _case(path: Path, line: int, row: dict[str | Any, str | Any]) -> Case:
     number, prompt, seed = (row[column] for column in COLUMNS)
+    where = f"{path} line {line}"
     if number is None or prompt is None or seed is None:
-        raise InvalidInput(f"{path} line {line}: fewer values than columns")
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", number.strip()):
-        raise InvalidInput(f"{path} line {line}: case_number {number!r} must be a number: it names the image files")
-    if not re.fullmatch(r"\d{1,18}", seed.strip()):
-        raise InvalidInput(f"{path} line {line}: evaluation_seed {seed!r} must be a whole number of at least 0")
+        raise InvalidInput(f"{where}: fewer values than columns")
+    if None in row:
+        raise InvalidInput(f"{where}: more values than columns: put quotes around a prompt with commas")
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", number.strip()):
+        raise InvalidInput(f"{where}: case_number {number[:100]!r} must be a number: it names the image files")
+    if not re.fullmatch(r"[0-9]{1,18}", seed.strip()):
+        raise InvalidInput(f"{where}: evaluation_seed {seed[:100]!r} must be a whole number of at least 0")
+    if FORMULA.match(prompt):
+        raise InvalidInput(f"{where}: the prompt {prompt[:40]!r} is a spreadsheet's formula: write a prompt")
+    if FORBIDDEN.search(prompt) or len(prompt) > LONGEST:
+        raise InvalidInput(
+            f"{where}: the prompt {prompt[:40]!r} has control characters, or more than {LONGEST} characters: correct it"
+        )
     return Case(number.strip(), prompt, int(seed))
 
 

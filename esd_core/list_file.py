@@ -14,10 +14,12 @@ from pydantic import ValidationError
 from esd_core.concepts import MINIATURE, ConceptEntry, ConceptList, faults_of
 from esd_core.errors import EsdError, InvalidInput
 from esd_core.evaluation.suite import load_suite
+from esd_core.yaml_text import parse, printable, read_text
 
 Place = tuple[str | int, ...]  # keys and row numbers that lead to a value
 Fault = tuple[Place, str]  # where, and what is wrong
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a list of thousands is read in a moment
+MOST_ROWS = 10_000
+MOST_TOLD = 50  # faults in one message
 TWICE = "concept listed more than once"
 
 
@@ -42,29 +44,20 @@ class Written:
         for place, what in sorted(faults, key=lambda fault: self.line_of(fault[0])):
             line = f"line {self.line_of(place)}: " if self.line_of(place) else ""
             where = f"{'.'.join(map(str, place))}: " if place else ""
-            told.append(f"{line}{where}{what}")
+            told.append(printable(f"{line}{where}{what}"[:500]))
+        if len(told) > MOST_TOLD:
+            told[MOST_TOLD:] = [f"and {len(told) - MOST_TOLD} more"]
         raise InvalidInput(f"{self.name}: {'; '.join(told)}")
 
 
 def load_concept_list(path: Path, *, measured: bool = False) -> ConceptList:
     """Read a YAML concept list; see `checked_list`."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as e:
-        raise InvalidInput(f"cannot read concept list {path}: {e.strerror}") from e
-    except UnicodeDecodeError as e:
-        raise InvalidInput(f"{path} is not YAML: it is no text in UTF-8") from e
-    return checked_list(read_yaml(text, str(path)), measured=measured)
+    return checked_list(read_yaml(read_text(path, "concept list"), str(path)), measured=measured)
 
 
 def read_yaml(text: str, name: str) -> Written:
     """The values of a YAML list and their lines; raises InvalidInput for what is no YAML, or says a thing twice."""
-    try:
-        loader = LOADER(text)
-        tree = loader.get_single_node()
-        raw = loader.construct_document(tree) if tree else None
-    except yaml.YAMLError as e:
-        raise InvalidInput(f"{name} is not YAML: {' '.join(str(e).split())}") from e
+    tree, raw = parse(text, name)
     if not isinstance(raw, dict) or not isinstance(tree, yaml.MappingNode):
         raise InvalidInput(f"{name} is not a concept list: expected a mapping with the key 'concepts'")
     values = list(_values(tree, ()))
@@ -88,6 +81,8 @@ def _values(node: yaml.Node, place: Place) -> Iterator[tuple[Place, int]]:
 
 def checked_list(written: Written, *, measured: bool = False) -> ConceptList:
     """The list; raises InvalidInput naming every fault with its line. measured: its suite must measure each concept."""
+    if len(_rows(written)) > MOST_ROWS:
+        written.refuse([(("concepts",), f"{len(_rows(written))} concepts; a list has at most {MOST_ROWS}")])
     faults = [*_listed_twice(written), *(_not_measured(written) if measured else ())]
     try:
         wanted = ConceptList.model_validate(written.raw)
@@ -107,7 +102,8 @@ def _listed_twice(written: Written) -> Iterator[Fault]:
     first: dict[str, Place] = {}
     for number, row in enumerate(_rows(written)):
         told = dict(row) if isinstance(row, Mapping | ConceptEntry) else {}
-        synonyms = told.get("also_known_as") or ()
+        synonyms = told.get("also_known_as")
+        synonyms = synonyms if isinstance(synonyms, list | tuple) else ()
         names = [("name", told.get("name")), *(("also_known_as", name) for name in synonyms)]
         for key, name in names:
             place: Place = ("concepts", number, key)
@@ -118,7 +114,7 @@ def _listed_twice(written: Written) -> Iterator[Fault]:
                 line = written.line_of(known)
                 yield (
                     place,
-                    f"{name!r} is listed before, " + (f"on line {line}" if line else f"as {known[0]}.{known[1]}"),
+                    f"{name[:200]!r} is listed before, " + (f"on line {line}" if line else f"as {known[0]}.{known[1]}"),
                 )
 
 

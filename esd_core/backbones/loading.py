@@ -13,7 +13,8 @@ from transformers.utils import logging as transformers_logging
 
 from esd_core.backbones.base import Backbone
 from esd_core.backbones.families import FAMILIES
-from esd_core.base_model import ResolvedBase
+from esd_core.base_folder import numbers_in
+from esd_core.base_model import ResolvedBase, weights_of
 from esd_core.errors import BaseModelError
 from esd_core.recipe import Precision
 
@@ -56,10 +57,33 @@ def load_pipeline(base: ResolvedBase, device: str = "auto", dtype: torch.dtype |
             local_files_only=True,
             **left_out,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as e:
+    except Exception as e:  # diffusers and transformers raise whatever a bad file makes their own lines raise
         raise BaseModelError(f"cannot load base model {base.id!r}: {(str(e).splitlines() or [''])[0]}") from e
+    _check_loaded(pipeline, base)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(chosen)
+
+
+def _check_loaded(pipeline: Any, base: ResolvedBase) -> None:
+    """Raise BaseModelError where numbers are not finite, or where a part was filled up with random ones.
+
+    The latter is what transformers does, and only reports, when a file lacks tensors.
+    """
+    for component in base.family.components:
+        module = getattr(pipeline, component, None)
+        if not isinstance(module, torch.nn.Module):
+            continue
+        folder = base.folder / component
+        needed = sum(parameter.numel() for parameter in module.parameters())
+        given = sum(numbers_in(file) for file in weights_of(folder))
+        if given < needed or any(parameter.is_meta for parameter in module.parameters()):
+            raise BaseModelError(
+                f"{folder} does not hold what its configuration needs ({needed} numbers, {given} are there): "
+                "fetch it again"
+            )
+        bad = [name for name, parameter in module.named_parameters() if not torch.isfinite(parameter).all()]
+        if bad:
+            raise BaseModelError(f"{folder} holds numbers that are not finite, in {bad[0]}: fetch it again")
 
 
 def _pipeline_class(name: str) -> Any:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from esd_core import digest
@@ -22,6 +21,7 @@ from esd_core.evaluation.classifier_refs import ClassifierRef, Words, located
 from esd_core.evaluation.metric_refs import CoherenceRef, QualityRef
 from esd_core.evaluation.model_refs import locate
 from esd_core.recipe import RolloutSampler
+from esd_core.yaml_text import parse, read_text
 
 MINIATURE_SUITE = Path(__file__).parents[1] / "miniature" / "suite.yaml"
 NAMES_SHOWN = 40
@@ -165,14 +165,7 @@ class Suite(BaseModel):
 def load_suite(ref: str) -> Suite:
     """Read a suite: `miniature` or the path of a YAML file; all faults of the file in one line."""
     path = MINIATURE_SUITE if ref == MINIATURE else Path(ref)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise InvalidInput(
-            f"cannot read evaluation suite {path}: {e.strerror}; give a YAML file or {MINIATURE!r}"
-        ) from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise InvalidInput(f"{path} is not YAML: {' '.join(str(e).split())}") from e
+    _, raw = parse(read_text(path, "evaluation suite"), str(path))
     if not isinstance(raw, dict) or "folder" in raw:
         raise InvalidInput(f"{path} is not an evaluation suite: expected a mapping with 'classifiers' and 'probes'")
     try:

@@ -87,6 +87,7 @@ def test_only_what_the_family_loads_is_fetched(repository: Path, tmp_path: Path)
     assert names == {"config.json", "diffusion_pytorch_model.safetensors"}
     assert {f.name for f in tmp_path.iterdir()} == {"model_index.json", *fetched.family.components}
     assert (tmp_path / "tokenizer_2" / "tokenizer.json").is_file()
+    (repository / "unet" / "run.py").unlink()  # for which a folder is refused
     assert resolve_base(str(repository)).digest == fetched.digest
 
 
