@@ -1,7 +1,8 @@
 """What orchestration costs, on real servers with PostgreSQL: `python -m benchmarks.night [--planning-only]`.
 
 A night's fixed cost, its cost for each concept with one and two runners, what of a concept's time within a share is no
-U-Net's, how long a list of 1,000 takes to plan, and how much memory the planning process needs for it.
+U-Net's, how long a list of 1,000 takes to plan, and how much memory the planning process needs for it. Recipes are
+short: orchestration costs the same for long ones.
 """
 
 from __future__ import annotations
@@ -18,36 +19,29 @@ from typing import Any
 
 import yaml
 
+from benchmarks.share import GATES, NAMES, RECIPE
 from tests.postgres import private_cluster
 from tests.survival.yard import Yard, opened
 
+TITLES = {
+    "unet": "the U-Net, forwards and backwards",
+    "erasing": "the rest of erasing",
+    "evaluating": "the rest of evaluating",
+    "elsewhere": "everything else: Prefect, MLflow, S3, pictures",
+    "overhead": "not in the U-Net, in all",
+}
+FILES = ("weights", "outcome", "history", "evaluation", "grid", "report", "verdict", "model")  # of a version
 LISTED, NEW = 1000, 10
 NIGHTS = [(concepts, runners) for runners in (1, 2) for concepts in (1, 2, 4, 8)]
-NAMES = ("car", "house", "tree", "sun", "boat", "fish", "star", "church")
-STEPS = {"iterations": 4, "learning_rate": 1e-4, "negative_guidance": 2.0, "batch_size": 1, "rollout_steps": 4}
-UNET = ("erase ", "evaluate ")  # tasks whose time is the U-Net's, loading included
 
 
-def night(yard: Yard, concepts: int, runners: int, seed: int) -> dict[str, float]:
-    """One night on the miniature: seconds in all, and per concept outside of erasing and evaluating."""
-    rows = [{"name": name, "kind": "object", "seed": seed, **STEPS} for name in NAMES[:concepts]]
-    gates = {"erased_at_most": 1.0, "others_drop_at_most": 1.0}
-    run = yard.start_night({"concepts": rows, "runners": runners, "images_per_probe": 1, "approval": "gates", **gates})
+def night(yard: Yard, concepts: int, runners: int, seed: int) -> float:
+    """Seconds of one night on the miniature."""
+    rows = [{"name": name, "kind": "object", "seed": seed, **RECIPE} for name in NAMES[:concepts]]
+    run = yard.start_night({"concepts": rows, "runners": runners, "images_per_probe": 1, "approval": "gates", **GATES})
     ended = yard.end_of(run, 1800)
     assert ended.state_name == "Completed", yard.story(run)
-    shares = yard.children(run)
-    outside = [_outside_of_unet(yard, concept.id) for share in shares for concept in yard.children(share.id)]
-    return {"seconds": ended.total_run_time.total_seconds(), "overhead": sum(outside) / max(1, len(outside))}
-
-
-def _outside_of_unet(yard: Yard, concept: Any) -> float:
-    """Seconds of a concept's run that none of its erasing and evaluating tasks took."""
-    with yard.client() as client:
-        own = client.read_flow_run(concept)
-        wanted = {"flow_runs": {"id": {"any_": [str(concept)]}}}
-        tasks = client.request("POST", "/task_runs/filter", json=wanted).json()
-    inside = sum(task["total_run_time"] for task in tasks if task["name"].startswith(UNET))
-    return own.total_run_time.total_seconds() - float(inside)
+    return ended.total_run_time.total_seconds()
 
 
 def write_long_list(folder: Path) -> Path:
@@ -57,7 +51,7 @@ def write_long_list(folder: Path) -> Path:
     (folder / "eye" / "config.json").write_text("{}")
     probes = [{"name": n, "concept": n, "classifier": "eye", "label": "yes", "prompts": [f"a {n}"]} for n in names]
     (folder / "suite.yaml").write_text(yaml.safe_dump({"classifiers": {"eye": {"model": "eye"}}, "probes": probes}))
-    rows = [{"name": name, "kind": "object", **STEPS} for name in names]
+    rows = [{"name": name, "kind": "object", **RECIPE} for name in names]
     path = folder / "list.yaml"
     path.write_text(yaml.safe_dump({"suite": str(folder / "suite.yaml"), "concepts": rows}))
     return path
@@ -67,6 +61,7 @@ def register_all_but_ten(path: Path) -> None:
     """Versions as the registry has them after 990 erasures; there is no other way to have so many."""
     from mlflow import MlflowClient
 
+    from esd_core import digest
     from esd_core.base_model import resolve_base
     from esd_core.concepts import ApprovalPolicy
     from esd_core.list_file import load_concept_list
@@ -80,7 +75,8 @@ def register_all_but_ten(path: Path) -> None:
     for job, _ in jobs_of(wanted, resolve_base(wanted.base))[NEW:]:
         name, told = registry.model_name(job), job.model_dump_json()
         about = {"esd.format": registry.FORMAT, "esd.job_digest": job.digest, "esd.job": told, "esd.gates": "passed"}
-        files = {registry.POLICY_TAG: ApprovalPolicy.GATES.value, "esd.weights_digest": "0" * 64, "esd.files": "{}"}
+        listed = json.dumps({file: digest.of_bytes(f"{name} {file}".encode()) for file in FILES})
+        files = {registry.POLICY_TAG: ApprovalPolicy.GATES.value, "esd.weights_digest": "0" * 64, "esd.files": listed}
         client.create_registered_model(name)
         client.create_model_version(name, str(run.artifact_uri), run.run_id, tags={**about, **files})
 
@@ -112,15 +108,22 @@ def _resident() -> float:
 
 def in_process(yard: Yard, step: str, path: Path) -> Any:
     """A step of this module in a process that has the yard's settings; what it prints, as JSON."""
-    environment = {**yard.environment, "ESD_HOME": str(yard.home("nights"))}
-    command = [sys.executable, "-m", "benchmarks.night", "--step", step, "--list", str(path)]
-    done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
+    return told_by(yard, "nights", "benchmarks.night", "--step", step, "--list", str(path))
+
+
+def told_by(yard: Yard, home: str, *module: str) -> Any:
+    """What a module prints as its last line, as JSON."""
+    environment = {**yard.environment, "ESD_HOME": str(yard.home(home))}
+    done = subprocess.run(
+        [sys.executable, "-m", *module], check=True, env=environment, stdout=subprocess.PIPE, text=True
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--planning-only", action="store_true", help="no nights, only the list of 1,000")
+    parser.add_argument("--share-only", action="store_true", help="no nights and no list, only one share")
     parser.add_argument("--step", choices=["register", "plan"], help=argparse.SUPPRESS)
     parser.add_argument("--list", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -137,7 +140,11 @@ def main() -> None:
         opened(Path(folder) / "yard", databases) as yard,
     ):
         if not arguments.planning_only:
-            print_nights(yard)
+            if not arguments.share_only:
+                print_nights(yard)
+            print_share(yard)
+        if arguments.share_only:
+            return
         path = write_long_list(Path(folder))
         in_process(yard, "register", path)
         print_planning(in_process(yard, "plan", path))
@@ -147,14 +154,22 @@ def print_nights(yard: Yard) -> None:
     yard.start_worker("runner-1", "esd-gpu")
     yard.start_worker("runner-2", "esd-gpu")
     night(yard, 8, 2, seed=99)  # images of the base are made once
-    idle = yard.end_of(yard.start_night({"concepts": [{"name": "car", "kind": "object", "seed": 99, **STEPS}]}))
-    print(f"a night with nothing new: {idle.total_run_time.total_seconds():.1f} s")
-    print("| concepts | runners | night, s | per concept, s | of it neither erasing nor evaluating, s |")
-    print("|---|---|---|---|---|")
+    idle = yard.start_night({"concepts": [{"name": NAMES[0], "kind": "object", "seed": 99, **RECIPE}]})
+    print(f"a night with nothing new: {yard.end_of(idle).total_run_time.total_seconds():.1f} s")
+    print("| concepts | runners | night, s | per concept, s |")
+    print("|---|---|---|---|")
     for seed, (concepts, runners) in enumerate(NIGHTS):
         took = night(yard, concepts, runners, seed)
-        each = took["seconds"] / concepts
-        print(f"| {concepts} | {runners} | {took['seconds']:.1f} | {each:.1f} | {took['overhead']:.2f} |", flush=True)
+        print(f"| {concepts} | {runners} | {took:.1f} | {took / concepts:.1f} |", flush=True)
+
+
+def print_share(yard: Yard) -> None:
+    first, *others = told_by(yard, "runner-1", "benchmarks.share", "98")
+    print("| seconds of a concept within a share | the first | each of the others |")
+    print("|---|---|---|")
+    means = {name: sum(one[name] for one in others) / len(others) for name in first}
+    for name, title in TITLES.items():
+        print(f"| {title} | {first[name]:.2f} | {means[name]:.2f} |", flush=True)
 
 
 def print_planning(planned: dict[str, float]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -135,7 +136,13 @@ class ConceptEntry(BaseModel):
         concept = Concept(**self.model_dump(include=set(Concept.model_fields)))
         named = named_recipe(self.recipe, self.kind.value)
         own = self.model_dump(include=set(Recipe.model_fields), exclude_none=True)
-        return Erasure(concept=concept, recipe=Recipe(**{**named, **own}))
+        return Erasure(concept=concept, recipe=_one_of_equals(Recipe(**{**named, **own})))
+
+
+@lru_cache(maxsize=128)
+def _one_of_equals(recipe: Recipe) -> Recipe:
+    """The same object for equal recipes: a thousand rows mostly have the same, and it is most of their memory."""
+    return recipe
 
 
 class Erasure(BaseModel):

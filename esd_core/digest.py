@@ -38,10 +38,10 @@ def of_files(root: Path, files: list[Path]) -> str:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success it is flushed to disk and takes `path`'s name at once.
 
-    Raises DiskFull where there is no room for it.
+    flush: not needed for what is checked when it is read, and made again. Raises DiskFull where there is no room.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
@@ -49,8 +49,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     partial = Path(name)
     try:
         yield partial
-        with partial.open("rb") as f:
-            os.fsync(f.fileno())
+        if flush:
+            with partial.open("rb") as f:
+                os.fsync(f.fileno())
         partial.chmod(0o644)
         partial.replace(path)
     except OSError as e:
@@ -64,7 +65,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, flush: bool = True) -> None:
     """Write a text file whole or not at all."""
-    with whole_file(path) as partial:
+    with whole_file(path, flush=flush) as partial:
         partial.write_text(text, encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 
@@ -28,6 +29,13 @@ class Machine:
             denoiser.enable_gradient_checkpointing()
         if self.compile:
             torch.nn.Module.compile(denoiser)
+
+
+@lru_cache(maxsize=1)
+def pass_over_libraries() -> None:
+    """Once in a process, before any model is there: later collections do not look through what libraries made."""
+    gc.collect()
+    gc.freeze()
 
 
 def give_back_freed_memory() -> None:

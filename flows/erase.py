@@ -9,7 +9,7 @@ from prefect.states import Completed, Failed
 
 from esd_core.concepts import MINIATURE, ApprovalPolicy, ConceptList, ListMode
 from flows.form import Concepts, Images, Indifference, Share, WrongShare
-from tasks import artifacts, notices, steps
+from tasks import artifacts, concept_runs, notices, steps
 from tasks.night import Night, reason
 from tasks.plan import PlannedJob
 from tasks.shares import cost, part_of
@@ -73,15 +73,17 @@ def erase(
 def erase_here(jobs: Sequence[PlannedJob], wanted: ConceptList, progress: artifacts.Progress) -> dict[str, str]:
     """Do the jobs one after the other in this process; returns why concepts failed, by slug."""
     failed = {}
-    for done, planned in enumerate(sorted(jobs, key=cost), start=1):
-        state = erase_concept(planned, part_of(wanted, [planned]), return_state=True)
-        if not state.is_completed():
-            failed[planned.slug] = reason(state)
-        progress.advance(done)
+    concept_runs.end_orphans()
+    with concept_runs.without_heartbeat():
+        for done, planned in enumerate(sorted(jobs, key=cost), start=1):
+            state = erase_concept(planned, part_of(wanted, [planned]), return_state=True)
+            if not state.is_completed():
+                failed[planned.slug] = reason(state)
+            progress.advance(done)
     return failed
 
 
-@flow(name="erase-concept", flow_run_name="{planned.slug}", persist_result=False)
+@flow(name=concept_runs.FLOW, flow_run_name="{planned.slug}", persist_result=False)
 def erase_concept(planned: PlannedJob, wanted: ConceptList) -> State[Any]:
     """Erase, measure and register the concept unless that is done already; then approve and publish it by policy."""
     if planned.version:

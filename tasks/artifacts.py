@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -40,6 +41,12 @@ class Progress:
 
     def advance(self, done: int) -> None:
         update_progress_artifact(self.artifact, progress=100 * done / self.total)
+
+
+def show_what_is_logged() -> None:
+    """Let more than the warnings of our modules through to the run's log."""
+    for name in ("esd_core", "tasks", "flows"):
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def start_night(plan: Plan) -> Progress:

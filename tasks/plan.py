@@ -107,6 +107,8 @@ def _planned(
 ) -> PlannedJob:
     """version: the latest that the job has become already. predecessor: the latest of its model."""
     if version:
+        if version.job == job:
+            version = version.model_copy(update={"job": job})  # a thousand of them, held twice, take megabytes
         return PlannedJob(status=PlanStatus.UNCHANGED, job=job, comparison=comparison, version=version)
     if predecessor is None:
         return PlannedJob(status=PlanStatus.NEW, job=job, comparison=comparison)

@@ -32,6 +32,7 @@ from prefect.states import Cancelling
 
 from esd_core.concepts import ListMode
 from esd_core.errors import InvalidInput, ServiceUnavailable
+from tasks.concept_runs import end_orphans
 from tasks.plan import PlannedJob
 from tasks.shares import deal
 
@@ -113,6 +114,7 @@ class Runners:
             return
         del self.shares[run.id]
         self.ended.append(share)
+        patiently(end_orphans)
         left = share.left
         if left and run.state.is_crashed() and share.again < DEALT_AGAIN:
             log.warning("%s died, dealt again: %s", run.name, ", ".join(planned.job.name for planned in left))

@@ -22,7 +22,7 @@ from esd_core.errors import BaseModelMismatch, OutOfMemory, ServiceUnavailable
 from esd_core.evaluation.gates import Gates, Verdict, judge
 from esd_core.evaluation.results import EvaluationReport
 from esd_core.evaluation.suite import load_suite
-from tasks import approval, lists, night_record, reevaluation, registry, release, reports, settling
+from tasks import approval, artifacts, lists, night_record, reevaluation, registry, release, reports, settling
 from tasks.approval import ApprovalRecord
 from tasks.jobs import JobFiles
 from tasks.night import Night, Settled
@@ -78,6 +78,7 @@ def _base(job: ErasureJob) -> ResolvedBase:
 
 @task(task_run_name="read list", **OUTSIDE)
 def read_list(parameters: dict[str, Any]) -> ConceptList:
+    artifacts.show_what_is_logged()
     return lists.list_of(parameters)
 
 
@@ -102,7 +103,9 @@ def start_over(planned: PlannedJob) -> None:
 @task(task_run_name="erase {job.slug} ({job.method})", **WORK)
 def erase(job: ErasureJob, wanted: ConceptList) -> ErasureOutcome:
     from esd_core.erasure import erase as erase_job
+    from esd_core.machine import pass_over_libraries
 
+    pass_over_libraries()
     settings = get_settings()
     outcome = erase_job(
         job,
@@ -169,6 +172,7 @@ def register(
 
 @task(task_run_name="evaluate {model} {version}", **OUTSIDE)
 def evaluate_again(model: str, version: int, suite: str, images_per_probe: int, gates: Gates) -> Reevaluation:
+    artifacts.show_what_is_logged()
     return reevaluation.evaluate_again(model, version, suite, images_per_probe, gates, progress=_bars())
 
 

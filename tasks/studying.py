@@ -11,7 +11,7 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from esd_core.studies.request import StudyRequest
-from tasks.artifacts import data_uri
+from tasks.artifacts import data_uri, show_what_is_logged
 from tasks.settings import get_settings
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,7 @@ def run_study(request: StudyRequest) -> Path:
     from esd_core.studies.protocols import run
     from esd_core.studies.workbench import Folders
 
+    show_what_is_logged()
     settings = get_settings()
     folders = Folders(settings.jobs_folder, settings.banks_folder, settings.cache_folder)
     out = settings.home / "studies" / f"{request.protocol.value}-{request.digest[:8]}"

@@ -159,7 +159,7 @@ class JudgedImages:
         path = self.folder / f"{stem}.npy"
         seen = classifier.sees(images)
         kept = images if self.keep is None else images[: max(0, self.keep - start)]
-        with digest.whole_file(path) as partial, partial.open("wb") as f:
+        with digest.whole_file(path, flush=False) as partial, partial.open("wb") as f:
             np.save(f, kept)
         answers = Answers(
             probe=probe.name,
@@ -170,7 +170,7 @@ class JudgedImages:
             coherent=tuple(self.coherence.coherent(images).tolist()) if self.coherence else None,
         )
         sealed = answers.model_copy(update={"own_digest": answers.checksum})
-        digest.write_text(path.with_suffix(".json"), json.dumps(sealed.model_dump(), ensure_ascii=False))
+        digest.write_text(path.with_suffix(".json"), json.dumps(sealed.model_dump(), ensure_ascii=False), flush=False)
         return answers, np.load(path, mmap_mode="r", allow_pickle=False)
 
     def _read(self, probe: Probe, start: int) -> tuple[Answers, np.ndarray] | None:

@@ -95,4 +95,4 @@ def write_table(path: Path, rows: Sequence[str], columns: Sequence[str], images:
 
 def _save(sheet: Image.Image, path: Path) -> None:
     with digest.whole_file(path) as partial:
-        sheet.save(partial, format="PNG", optimize=True)
+        sheet.save(partial, format="PNG")

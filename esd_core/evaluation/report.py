@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from esd_core import digest
 from esd_core.concepts import ErasureJob
@@ -51,7 +52,9 @@ def write_run_report(path: Path, title: str, sections: Sequence[JobSection]) -> 
     _write(path, title, sections)
 
 
-def _write(path: Path, title: str, sections: Sequence[JobSection]) -> None:
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    """Compiled once in a process: it takes longer than writing a report."""
     environment = Environment(
         loader=PackageLoader("esd_core", "evaluation"),
         autoescape=True,
@@ -59,8 +62,11 @@ def _write(path: Path, title: str, sections: Sequence[JobSection]) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    template = environment.get_template("report.html.j2")
-    text = template.render(
+    return environment.get_template("report.html.j2")
+
+
+def _write(path: Path, title: str, sections: Sequence[JobSection]) -> None:
+    text = _template().render(
         title=title,
         sections=[_view(section) for section in sections],
         frame=FRAME,

@@ -16,6 +16,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from infra.processes import free_port
+from tests.postgres import NoPostgres, private_cluster
 
 PROJECT = Path(__file__).parents[2]
 
@@ -60,7 +61,23 @@ def shown_home(request: pytest.FixtureRequest) -> Path | None:
 
 
 @pytest.fixture(scope="module")
-def stack(browser: Browser, shown_home: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def database(shown_home: Path | None) -> Iterator[dict[str, str]]:
+    """PostgreSQL behind Prefect where there is one: SQLite knows the nights of a home, but stalls on a busy machine."""
+    if shown_home:
+        yield {}
+        return
+    try:
+        with private_cluster("prefect") as address:
+            behind = f"{address.replace('postgresql:', 'postgresql+asyncpg:')}/prefect"
+            yield {"PREFECT_SERVER_DATABASE_CONNECTION_URL": behind}
+    except NoPostgres:
+        yield {}
+
+
+@pytest.fixture(scope="module")
+def stack(
+    browser: Browser, shown_home: Path | None, database: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
     """`make up`, started for these tests and stopped with Ctrl-C. Not started at all where there is no browser."""
     assert browser.is_connected()
     home = shown_home or tmp_path_factory.mktemp("up")
@@ -69,7 +86,7 @@ def stack(browser: Browser, shown_home: Path | None, tmp_path_factory: pytest.Te
     process = subprocess.Popen(
         [sys.executable, "-m", "infra.local_stack"],
         cwd=PROJECT,
-        env={**inherited, **ports, "ESD_HOME": str(home)},
+        env={**inherited, **database, **ports, "ESD_HOME": str(home)},
         stdout=subprocess.PIPE,
         text=True,
     )
