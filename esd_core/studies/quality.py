@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from esd_core.concepts import ConceptKind
 from esd_core.errors import InvalidInput
-from esd_core.evaluation.metrics.frechet import frechet_distance, kernel_distance
+from esd_core.evaluation.metrics.frechet import frechet_distance
+from esd_core.evaluation.metrics.kernel import kernel_distance
 from esd_core.evaluation.metrics.perceptual import perceptual_distance
 from esd_core.generation import read_cases
 from esd_core.guidance import GuidanceMethod
@@ -23,7 +24,6 @@ from esd_core.studies.study import Cell, Findings, Sheet, Table
 from esd_core.studies.workbench import Workbench
 
 STEERED = (GuidanceMethod.NEGATIVE_PROMPT, GuidanceMethod.SLD_MEDIUM, GuidanceMethod.SLD_MAX)
-SUBSET = 50  # of KID, images at most
 OTHER_SEEDS = 1 << 30  # further than any probe's
 
 
@@ -41,9 +41,9 @@ def quality(bench: Workbench, request: StudyRequest) -> Findings:
         reference = gallery.looks(bench.original(), [(prompt, seed + OTHER_SEEDS) for prompt, seed in others])
     bar = tqdm(ways.models, desc=f"{name}: measuring", unit="model", disable=not bench.progress)
     seen = {model.name: (gallery.looks(model, own), gallery.looks(model, others)) for model in bar}
-    rows = tuple((model, *_row(base, reference, looks)) for model, looks in seen.items())
+    rows = tuple((model, *_row(base, reference, looks, not request.real)) for model, looks in seen.items())
     fits = ("CLIP score",) if meter.clip else ()
-    columns = ("", "FID", "KID", "KID, ±", *fits, "others moved by", f"{name} moved by")
+    columns = ("", "FID", "KID", *fits, "others moved by", f"{name} moved by")
     features = bench.suite.quality.features if bench.suite.quality else ""
     against = f"the images in {request.real}" if request.real else "the base's own at other seeds"
     return Findings(
@@ -54,8 +54,8 @@ def quality(bench: Workbench, request: StudyRequest) -> Findings:
         notes=(
             (
                 f"FID and KID: distance from {against}, on features of {features}; they compare only with figures of "
-                "the same features and number of images. KID's ± is its deviation over subsets; sets drawn for the "
-                "same prompts are more alike than chance would make them, which takes it below 0."
+                "the same features, and FIDs with those of the same number of images. A KID whose interval holds 0 "
+                "tells nothing apart."
             ),
             (
                 "Moved by: mean of 1 minus the cosine of the features of two images at one seed, from the base's; "
@@ -81,18 +81,18 @@ def _others(bench: Workbench, request: StudyRequest, name: str) -> list[Case]:
     return cases
 
 
-def _row(base: tuple[Looks, Looks], reference: Looks, looks: tuple[Looks, Looks]) -> tuple[Cell, ...]:
+def _row(
+    base: tuple[Looks, Looks], reference: Looks, looks: tuple[Looks, Looks], same_prompts: bool
+) -> tuple[Cell, ...]:
     (own_before, others_before), (own, others) = base, looks
-    subset = min(SUBSET, len(reference.vectors), len(others.vectors))
-    distance = kernel_distance(reference.vectors, others.vectors, subset=subset)
+    kid, interval = kernel_distance(reference.vectors, others.vectors, same_prompts=same_prompts)
     moved = [
         mean(perceptual_distance(before.vectors, after.vectors))
         for before, after in ((others_before, others), (own_before, own))
     ]
     return (
         Figure(value=frechet_distance(reference.vectors, others.vectors)),
-        Figure(value=distance.mean),
-        Figure(value=distance.deviation),
+        Figure(value=kid, **(dict(interval) if interval else {}), images=len(others.vectors)),
         *(() if others.fits is None else (mean(others.fits),)),
         *moved,
     )
