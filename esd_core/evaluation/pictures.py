@@ -16,7 +16,7 @@ from esd_core import digest
 
 CELL = 128  # pixels across, at most
 GAP, PAIR_GAP, MARGIN = 2, 14, 16
-LABEL_WIDTH, HEADER = 190, 62
+LABEL_WIDTH, HEADER, SMALLEST = 190, 62, 12
 PAPER, INK, FAINT, ACCENT = (255, 255, 255), (28, 32, 38), (112, 120, 130), (190, 40, 40)
 
 
@@ -45,11 +45,18 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _row_label(draw: ImageDraw.ImageDraw, text: str, y: int, colour: tuple[int, int, int]) -> None:
-    size = 24
-    while size > 12 and draw.textlength(text, font=_font(size)) > LABEL_WIDTH - 10:
+def _fitting(
+    draw: ImageDraw.ImageDraw, text: str, size: int, width: int
+) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font of that size, or as much smaller as the text needs, within reason."""
+    while size > SMALLEST and draw.textlength(text, font=_font(size)) > width:
         size -= 1
-    draw.text((MARGIN, y + CELL // 2), text, fill=colour, font=_font(size), anchor="lm")
+    return _font(size)
+
+
+def _row_label(draw: ImageDraw.ImageDraw, text: str, y: int, colour: tuple[int, int, int]) -> None:
+    font = _fitting(draw, text, 24, LABEL_WIDTH - 10)
+    draw.text((MARGIN, y + CELL // 2), text, fill=colour, font=font, anchor="lm")
 
 
 def write_before_after(path: Path, rows: Sequence[GridRow]) -> None:
@@ -85,7 +92,8 @@ def write_table(path: Path, rows: Sequence[str], columns: Sequence[str], images:
     draw = ImageDraw.Draw(sheet)
     for c, name in enumerate(columns):
         x = MARGIN + LABEL_WIDTH + c * step
-        draw.text((x + CELL // 2, MARGIN + HEADER // 2), name, fill=INK, font=_font(22), anchor="mm")
+        font = _fitting(draw, name, 22, CELL)
+        draw.text((x + CELL // 2, MARGIN + HEADER // 2), name, fill=INK, font=font, anchor="mm")
         for r in range(len(rows)):
             sheet.paste(fit(images[r, c]), (x, MARGIN + HEADER + r * step))
     for r, name in enumerate(rows):
