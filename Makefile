@@ -10,7 +10,7 @@ help:  ## this list
 	@echo "make demo      erase three concepts from the bundled base model, measure, register, approve, publish"
 	@echo "make up        Prefect, MLflow and S3 with their UIs and a worker; stops with Ctrl-C"
 	@echo "make test      run the tests (needs no root; browser and PostgreSQL tests skip where those are missing)"
-	@echo "make survive   kill and stop servers, workers and engines in the middle of nights (a quarter of an hour)"
+	@echo "make survive   kill and stop servers, workers and engines in the middle of nights (20 minutes)"
 	@echo "make check     formatting, lint, types, import contracts"
 	@echo "make bench     what an optimizer step costs, against a plain loop that does what the authors' code does (a quarter of an hour)"
 	@echo "make studies   every table and picture of docs/studies.md, into var/studies (hours of CPU the first time)"

@@ -166,6 +166,7 @@ def test_a_person_fills_the_form_runs_it_sees_the_grid_and_approves(
     choose(page, "Kind", "object")
     field(page, "Iterations").get_by_text("int", exact=True).click()
     field(page, "Iterations").locator("input[type=number]").fill("6")
+    field(page, "Concept").scroll_into_view_if_needed()
     page.screenshot(path=pictures / "prefect-form.png")
     field(page, "base").locator("textarea").fill(str(tiny_base))
     field(page, "suite").locator("textarea").fill(str(write_suite(tmp_path)))

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -202,7 +203,7 @@ class Yard:
             found.setdefault(version.tags["esd.concept"], []).append(int(version.version))
         return found
 
-    @property
+    @cached_property
     def s3(self) -> S3Client:
         import boto3
 

@@ -1,7 +1,10 @@
 """The plan says what a night has to do, and does not do again what is registered."""
 
+import gc
+import tracemalloc
 from pathlib import Path
 
+from esd_core import digest
 from esd_core.backbones.families import FAMILIES
 from esd_core.base_model import ResolvedBase
 from esd_core.concepts import ConceptEntry, ConceptKind, ConceptList, ErasureJob, ListMode
@@ -52,6 +55,29 @@ def test_what_is_registered_under_its_digest_is_unchanged() -> None:
     assert plan.all_unchanged
     assert plan.jobs[0].version == known
     assert plan.sentence == "everything unchanged"
+
+
+def test_a_thousand_concepts_take_less_than_ten_megabytes() -> None:
+    """As the night has them in memory when it has planned: the list, and the plan with what is registered."""
+    own = {"iterations": 300, "learning_rate": 1e-4}
+    gc.collect()
+    tracemalloc.start()
+    rows = tuple(ConceptEntry(name=f"thing {n}", kind=ConceptKind.OBJECT, **own) for n in range(1000))
+    files = [f"{name}.json" for name in "abcdefgh"]
+    known = [as_registered(registered(job_of([row], BASE)), files) for row in rows[10:]]
+    plan = plan_of(*rows, known=known)
+    del known
+    gc.collect()
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(plan.to_do) == 10
+    assert kept < 10e6, kept
+
+
+def as_registered(version: RegisteredVersion, files: list[str]) -> RegisteredVersion:
+    """As it comes from the registry: nothing of it is shared with anything."""
+    listed = {file: digest.of_bytes(f"{version.model} {file}".encode()) for file in files}
+    return RegisteredVersion.model_validate_json(version.model_copy(update={"files": listed}).model_dump_json())
 
 
 def test_a_changed_setting_is_named_with_its_old_and_new_value() -> None:
