@@ -5,6 +5,7 @@ A merged job's concepts are erased alone first, as jobs of their own.
 bank-*.safetensors      frozen points, shared by all jobs that need the same ones
 checkpoint.safetensors  trained tensors, Adam's moments, losses so far
 history.jsonl           step, loss, and the concept it is of
+trained.safetensors     what training ended with, where what it took along is given back afterwards
 weights.safetensors     the result
 outcome.json            written last: what was made and what it cost
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,18 +25,20 @@ from esd_core import digest
 from esd_core.backbones.loading import choose_device
 from esd_core.base_model import ResolvedBase
 from esd_core.checkpoint import CHECKPOINT
-from esd_core.concepts import ErasureJob
+from esd_core.concepts import ConceptKind, ErasureJob
 from esd_core.evaluation.suite import Suite
 from esd_core.evaluation.witness import witnesses_of
-from esd_core.machine import Machine
+from esd_core.machine import Machine, give_back_freed_memory
 from esd_core.memory import memory_errors, peak_memory, start_peak_memory
-from esd_core.merge_rounds import Round
+from esd_core.merge_rounds import Round, best
 from esd_core.merged_erasure import Merging
 from esd_core.quick_look import Witness
-from esd_core.tensor_file import Stored
+from esd_core.tensor_file import Stored, stored_tensors
 from esd_core.training import Training
 from esd_core.tuning import Tuned
 from esd_core.weights import Provenance, save_weights
+
+TRAINED = "trained.safetensors"
 
 
 class ErasureOutcome(BaseModel):
@@ -110,6 +113,8 @@ def erase(
             made = _merge(job, base, machine, parts, witnesses, progress)
         else:
             made = _train(Training(job, base, folder, banks or folder, machine, witnesses=witnesses, progress=progress))
+            if _gives_back(job, made.tuned):
+                made = _give_back(made, job, base, machine, folder / TRAINED, witnesses, progress)
     weights, history = folder / "weights.safetensors", folder / "history.jsonl"
     weights_digest = save_weights(weights, made.tensors, Provenance.of(job))
     rows = [{"step": i, "loss": loss, "concept": name} for i, (loss, name) in enumerate(made.losses, start=1)]
@@ -129,7 +134,8 @@ def erase(
         merging=made.merging,
     )
     digest.write_text(folder / "outcome.json", outcome.model_dump_json(indent=1))
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    for done_with in (CHECKPOINT, TRAINED):
+        (folder / done_with).unlink(missing_ok=True)
     return outcome
 
 
@@ -148,6 +154,39 @@ def _train(training: Training) -> Made:
         forward_equivalents=done.equivalents,
         seconds=done.seconds,
         tuned=training.tuned(done),
+    )
+
+
+def _gives_back(job: ErasureJob, tuned: Sequence[Tuned]) -> bool:
+    """Whether an erasure had to be pushed so far that it took other prompts along. What appears unasked is left as it
+    is: its edit must hold for other words too."""
+    return len(job.concepts) == 1 and job.concepts[0].kind is not ConceptKind.GLOBAL and any(t.pushed for t in tuned)
+
+
+def _give_back(
+    made: Made,
+    job: ErasureJob,
+    base: ResolvedBase,
+    machine: Machine,
+    trained: Path,
+    witnesses: Sequence[Witness | None],
+    progress: bool,
+) -> Made:
+    """The trained edit merged with the original weights (merging.py), if the concept is no more there than before."""
+    started = time.monotonic()
+    save_weights(trained, made.tensors, Provenance.of(job))
+    made = replace(made, tensors={})
+    give_back_freed_memory()
+    merging = Merging(job, base, [trained], machine.device, witnesses=witnesses, progress=progress)
+    tensors, rounds = merging.run()
+    gone = not any(best(rounds, merging.goals).excess(merging.goals))
+    return replace(
+        made,
+        tensors=tensors if gone else stored_tensors(trained),
+        unet_evaluations=made.unet_evaluations + merging.backbone.evaluations,
+        forward_equivalents=made.forward_equivalents + merging.backbone.evaluations,
+        seconds=made.seconds + time.monotonic() - started,
+        merging=rounds if gone else (),
     )
 
 

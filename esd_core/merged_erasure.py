@@ -1,7 +1,7 @@
 """Several concepts in one model: erased one by one from the original weights, then merged in closed form (merging.py).
 
-How much each counts is measured on the merged model: a concept that is still there gets more weight, as long as the
-rest of the model stays as it was.
+One concept is merged with the original alone, which gives back what its erasure took along. How much each counts is
+measured on the merged model: a concept that is still there gets more weight, as long as the rest stays as it was.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -42,8 +43,18 @@ from esd_core.student import EditedModel
 from esd_core.tensor_file import Stored, stored_tensors
 
 log = logging.getLogger(__name__)
-PROMPTS, OTHER_PROMPTS = 48, 96  # rolled out for each concept, and of random words
-STEPS = 10
+
+
+class Rollouts(NamedTuple):
+    """How much the layers are shown: prompts of each concept, prompts of random words, sampler steps of each."""
+
+    prompts: int
+    others: int
+    steps: int
+
+
+OF_SEVERAL = Rollouts(48, 96, 10)  # six concepts merged after a sixth of it: others fall by 10.9 points instead of 3.8
+OF_ONE = Rollouts(16, 32, 5)
 SLACK = 0.15  # of a remainder: a merged model is judged by what each concept reached alone
 
 
@@ -64,9 +75,10 @@ class Merging:
         self.progress = progress
         self.backbone = load_backbone(base, device, job.erasures[0].recipe.precision)
         words, seed = other_words(job, self.backbone), job.erasures[0].recipe.seed
-        asked = [concept_prompts(c.names, words, PROMPTS, seed + i) for i, c in enumerate(job.concepts)]
+        self.rollouts = OF_SEVERAL if len(weights) > 1 else OF_ONE
+        asked = [concept_prompts(c.names, words, self.rollouts.prompts, seed + i) for i, c in enumerate(job.concepts)]
         self.told = [[self.backbone.encode(prompt) for prompt in prompts] for prompts in asked]
-        self.others = [self.backbone.encode(prompt) for prompt in word_prompts(words, OTHER_PROMPTS, seed)]
+        self.others = [self.backbone.encode(prompt) for prompt in word_prompts(words, self.rollouts.others, seed)]
         self.null = self.backbone.encode("")
         lessons = [lesson for lesson in lessons_of(job, self.backbone) if not lesson.keeps]
         watched = [watched_prompts(job, part, self.backbone) for part in range(len(weights))]
@@ -164,13 +176,13 @@ class Merging:
                 batch = told[first : first + at_once]
                 self._roll_out(batch, [1 + first + i + 1000 * (part or 0) for i in range(len(batch))])
                 bar.update(len(batch))
-        samples = len(told) * STEPS * (2 if part is None else 1)
+        samples = len(told) * self.rollouts.steps * (2 if part is None else 1)
         return {name: gram / samples for name, gram in sums.items()}
 
     def _roll_out(self, told: list[Conditioning], seeds: list[int]) -> None:
         backbone = self.backbone
         noise = start_noise(backbone.latent_shape, seeds, backbone.working_dtype).to(backbone.device)
-        scheduler = backbone.sampler(RolloutSampler.AUTO, STEPS)
+        scheduler = backbone.sampler(RolloutSampler.AUTO, self.rollouts.steps)
         end_of(guided_rollout(self.model.predict, scheduler, noise, concatenate(told), self.null, JUDGED_GUIDANCE))
 
     def _edit(self, part: int, name: str) -> torch.Tensor | None:

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 KEEP = 1.0  # k: weight of random words beside each concept
-OVERSHOOT = 1.35  # s, of concepts that prompts name
+OVERSHOOT = 1.35  # s, of several concepts that prompts name
 RIDGE = 1e-3  # r, as a share of the mean of the diagonal
 AT_ONCE = 4 << 30  # bytes of Gram matrices that are summed in one round of rollouts
 ROWS = 64  # of each sample: neighbouring places look alike
@@ -129,10 +129,11 @@ def merged_edit(
     edits: D_i, (out, d), None where a concept left the layer as it was. seen: w_i G_i, and others: G_0, (d, d).
     unasked: whether each concept appears without being named.
     """
+    overshoot = OVERSHOOT if len(edits) > 1 else 1.0
     wanted: dict[bool, list[torch.Tensor]] = {True: [], False: []}
     for edit, gram, is_unasked in zip(edits, seen, unasked, strict=True):
         if edit is not None:
-            own = gram + KEEP * others if is_unasked else OVERSHOOT * gram
+            own = gram + KEEP * others if is_unasked else overshoot * gram
             wanted[is_unasked].append(edit.double() @ own.double())
     among_unasked = [gram for gram, is_unasked in zip(seen, unasked, strict=True) if is_unasked]
     parts = [

@@ -101,7 +101,10 @@ class Decision(BaseModel):
 
 
 class Tuned(BaseModel):
-    """What was chosen for a concept, why it stopped, and every look on the way."""
+    """What was chosen for a concept, why it stopped, and every look on the way.
+
+    pushed: whether it took all the steps of its plan or more.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -111,6 +114,7 @@ class Tuned(BaseModel):
     iterations: int
     reason: str
     checks: tuple[Check, ...]
+    pushed: bool = False
 
     @property
     def sentence(self) -> str:

@@ -1,0 +1,78 @@
+"""An erasure that had to be pushed gives back what it took along, if the concept does not come back with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from esd_core import tuning
+from esd_core.backbones.loading import load_backbone
+from esd_core.base_model import ResolvedBase
+from esd_core.concepts import ConceptKind, Erasure
+from esd_core.erasure import TRAINED
+from esd_core.merged_erasure import Merging
+from esd_core.tuning import Plan
+from esd_core.weights import read_weights
+from tests.tiny_erasure import Killed, erasure_of, job_of, run
+
+PUSHED = Plan(move=1, first_eta=1, first_check=6, check_every=2, settle_steps=2, most_steps=6, enough=9, sure=9)
+AT_ONCE = PUSHED.model_copy(update={"first_check": 2})
+
+
+def house(kind: ConceptKind = ConceptKind.OBJECT) -> Erasure:
+    erasure = erasure_of("house", iterations=None, subset="esd-u")
+    return erasure.model_copy(update={"concept": erasure.concept.model_copy(update={"kind": kind})})
+
+
+@pytest.fixture
+def plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "PLANS", dict.fromkeys(tuning.PLANS, PUSHED))
+
+
+@pytest.mark.usefixtures("plan")
+def test_what_was_pushed_disturbs_less_afterwards(base: ResolvedBase, tmp_path: Path) -> None:
+    outcome = run(job_of(base, house()), base, tmp_path)
+    (tuned,) = outcome.tuned
+    assert tuned.pushed
+    assert outcome.merging[-1].interference < tuned.checks[-1].interference
+    original = {name: p.detach() for name, p in load_backbone(base, "cpu").denoiser.named_parameters()}
+    changed = [name for name, t in read_weights(outcome.weights).tensors.items() if not torch.equal(t, original[name])]
+    assert changed
+    assert not any(".norm" in name for name in changed)  # what is neither linear nor a convolution is given back whole
+    assert not (tmp_path / TRAINED).exists()
+
+
+@pytest.mark.usefixtures("plan")
+def test_killed_while_it_gives_back_it_ends_with_the_same_bits(base: ResolvedBase, tmp_path: Path) -> None:
+    job = job_of(base, house())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Merging, "merged", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            run(job, base, tmp_path / "killed")
+    assert run(job, base, tmp_path / "killed").weights_digest == run(job, base, tmp_path / "whole").weights_digest
+
+
+@pytest.mark.usefixtures("plan")
+def test_a_concept_that_would_come_back_keeps_what_was_trained(
+    base: ResolvedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(base, house())
+    monkeypatch.setattr("esd_core.merged_erasure.SLACK", -99.0)  # no remainder is low enough
+    kept = run(job, base, tmp_path / "kept")
+    monkeypatch.setattr("esd_core.erasure._gives_back", lambda *_: False)
+    trained = run(job, base, tmp_path / "trained")
+    assert kept.weights_digest == trained.weights_digest
+    assert kept.merging == ()
+    assert kept.unet_evaluations > trained.unet_evaluations
+
+
+@pytest.mark.parametrize(
+    ("plan", "kind"), [(AT_ONCE, ConceptKind.OBJECT), (PUSHED, ConceptKind.GLOBAL)], ids=["in time", "unasked"]
+)
+def test_what_was_not_pushed_or_appears_unasked_stays_as_trained(
+    base: ResolvedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan, kind: ConceptKind
+) -> None:
+    monkeypatch.setattr(tuning, "PLANS", dict.fromkeys(tuning.PLANS, plan))
+    assert run(job_of(base, house(kind)), base, tmp_path).merging == ()
