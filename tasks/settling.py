@@ -74,9 +74,13 @@ def _row(planned: PlannedJob, failed: str | None, known: Known, wanted: ConceptL
 
 
 def _findings(planned: PlannedJob, version: RegisteredVersion, wanted: ConceptList) -> Findings:
-    """What was measured of a version, judged by tonight's gates; its files are fetched unless they are here."""
+    """What was measured of a version, judged by tonight's gates; its files are fetched unless they are here.
+
+    The weights, which may be gigabytes, stay where they are.
+    """
     files = JobFiles.of(get_settings().jobs_folder, planned.job)
     if not files.complete:
-        registry.download_artifacts(version, files.folder)
+        for name in version.files.keys() - {registry.WEIGHTS}:
+            registry.download_artifact(version, name, files.folder)
     report = reports.read_evaluation(files.evaluation)
     return Findings(version=version, report=report, verdict=judge(report, wanted.gates))

@@ -14,6 +14,7 @@ from prefect.client.schemas.objects import State
 from prefect.testing.utilities import prefect_test_harness
 
 from esd_core.list_file import load_concept_list
+from flows.cli import main
 from flows.evaluate import evaluate
 from flows.nightly import nightly_erasure, parameters
 from tasks import registry, tracking
@@ -138,6 +139,21 @@ def test_a_list_in_s3_is_read_by_a_night(
     assert [row.outcome for row in night.settled] == ["published", "published"]
     state: State[Any] = nightly_erasure(concept_list=f"s3://{settings.s3_bucket}/none.yaml", return_state=True)
     assert f"there is no concept list at s3://{settings.s3_bucket}/none.yaml" in str(state.message)
+
+
+def test_the_command_plans_a_list_in_s3(
+    bucket: Bucket,
+    settings: Settings,
+    tiny_base: Path,
+    suite: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bucket.put("tonight.yaml", write_list(tmp_path, tiny_base, suite).read_bytes())
+    assert main(["run", f"s3://{settings.s3_bucket}/tonight.yaml", "--dry-run", "--force"]) == 0
+    assert "2 new" in capsys.readouterr().out
+    assert main(["run", f"s3://{settings.s3_bucket}/none.yaml"]) == 2
+    assert f"there is no concept list at s3://{settings.s3_bucket}/none.yaml" in capsys.readouterr().err
 
 
 def test_a_version_is_measured_anew_by_another_suite_and_stays_as_it_was(

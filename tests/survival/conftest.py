@@ -12,7 +12,7 @@ from tests.postgres import NoPostgres, private_cluster
 from tests.survival.yard import Yard, opened
 from tests.tiny_night import QUICK, write_suite
 
-NAMES = ("house", "sun", "tree", "boat", "car", "fish", "road")
+NAMES = ("house", "sun", "tree", "boat", "car", "fish", "road", "star", "church")
 LONG = {"iterations": 300, "points_per_rollout": 4}  # so that there is time to do something to it
 
 

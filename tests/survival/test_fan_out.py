@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.survival.conftest import LONG
 from tests.survival.watching import engine_of, loads_torch, wait_for
@@ -55,6 +59,20 @@ def test_two_runners_share_a_night_and_the_parent_loads_no_torch(yard: Yard, par
     assert link.endswith("/artifacts/report.html)")
     report = (yard.home("nights") / "report.html").read_text(encoding="utf-8")
     assert all(f'id="{name}"' in report for name in rows)
+
+
+def test_a_command_deals_its_work_to_the_runners(yard: Yard, parameters: Parameters, tmp_path: Path) -> None:
+    given = parameters("star", "church", runners=2)
+    gates = {name: given.pop(name) for name in ("erased_at_most", "others_drop_at_most")}
+    runners = given.pop("runners")
+    (tmp_path / "list.yaml").write_text(yaml.safe_dump({**given, "gates": gates}))
+    command = [sys.executable, "-m", "flows.cli", "run", str(tmp_path / "list.yaml"), "--runners", str(runners)]
+    environment = {**yard.environment, "ESD_HOME": str(tmp_path / "home")}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "2 concepts: 2 published" in done.stdout
+    assert {"star", "church"} <= yard.released
+    assert not list((tmp_path / "home").glob("jobs/*/weights.safetensors"))
 
 
 def test_what_a_dead_runner_had_not_finished_is_dealt_again(yard: Yard, parameters: Parameters) -> None:
