@@ -63,7 +63,7 @@ def register_all_but_ten(path: Path) -> None:
 
     from esd_core import digest
     from esd_core.base_model import resolve_base
-    from esd_core.concepts import ApprovalPolicy
+    from esd_core.concept_list import ApprovalPolicy
     from esd_core.list_file import load_concept_list
     from tasks import registry
     from tasks.jobs import jobs_of

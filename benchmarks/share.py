@@ -91,7 +91,8 @@ def run(seed: int) -> list[Spent]:
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
     from prefect.events.worker import EventsWorker
 
-    from esd_core.concepts import ApprovalPolicy, ConceptEntry
+    from esd_core.concept_list import ApprovalPolicy
+    from esd_core.concepts import ConceptEntry
     from flows.erase import erase
 
     clock = UnetClock()

@@ -1,17 +1,15 @@
-"""What is to be erased: concepts, the list a team keeps of them, and the jobs that follow from a list."""
+"""What is to be erased: concepts, how each is erased, and the jobs that follow from a list of them."""
 
 from __future__ import annotations
 
-from collections import Counter
 from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from esd_core import digest
 from esd_core.errors import InvalidInput
-from esd_core.evaluation.gates import Gates
 from esd_core.recipe import (
     Anchor,
     Keep,
@@ -33,12 +31,6 @@ class ConceptKind(StrEnum):
     STYLE = "style"  # named in prompts: the paper erases it from cross-attention (esd-x)
     OBJECT = "object"  # a class of things (esd-u)
     GLOBAL = "global"  # appears without being named, as nudity does (esd-u)
-
-
-class ApprovalPolicy(StrEnum):
-    MANUAL = "manual"  # a person approves
-    GATES = "gates"  # approved when every gate passed
-    TWO_PERSON = "two-person"  # two people of different names approve
 
 
 def _plain_text(value: str) -> str:
@@ -229,54 +221,3 @@ class ErasureJob(BaseModel):
         if len(self.erasures) == 1:
             return self.erasures[0].settings | own
         return {f"{e.concept.slug}.{key}": value for e in self.erasures for key, value in e.settings.items()} | own
-
-
-class ListMode(StrEnum):
-    SEPARATE = "separate"  # a model for each concept
-    JOINT = "joint"  # one model without all of them, trained on all in turn
-    MERGED = "merged"  # one model without all of them: erased one by one, then merged
-
-
-class ConceptList(BaseModel):
-    """A concept list: what to erase from which base, how it is judged, and who approves."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    base: str = Field(MINIATURE, description="Hub id pinned as owner/name@commit, a local folder, or miniature.")
-    suite: str = Field(MINIATURE, description="Evaluation suite: a YAML file, or miniature.")
-    images_per_probe: int = Field(
-        200, ge=1, le=5000, description="Images for each row of the suite, before and after; sequential gates: at most."
-    )
-    gates: Gates = Gates()
-    approval: ApprovalPolicy = ApprovalPolicy.MANUAL
-    mode: ListMode = Field(
-        ListMode.SEPARATE,
-        description="separate: a model for each concept. merged: one model without all of them, each erased alone and "
-        "then merged. joint: one model trained on all in turn, which leaves more of a long list.",
-    )
-    concepts: tuple[ConceptEntry, ...] = Field(min_length=1)
-
-    def model_post_init(self, _: Any) -> None:
-        names = [name.casefold() for entry in self.concepts for name in (entry.name, *entry.also_known_as)]
-        twice = [name for name, n in Counter(names).items() if n > 1]
-        if twice:
-            raise ValueError(f"concept listed more than once: {', '.join(sorted(twice))}")
-
-
-def faults_of(error: ValidationError) -> list[tuple[tuple[str | int, ...], str]]:
-    """All faults of a validation: where, what is wrong and what was given."""
-
-    def describe(fault: Any) -> str:
-        given = f" (given: {fault['input']!r})" if fault["type"] not in ("missing", "value_error") else ""
-        return f"{fault['msg']}{given[:120]}"
-
-    told = error.errors()
-    within = {fault["loc"][:-depth] for fault in told for depth in range(1, len(fault["loc"]))}
-    # a list counts as too short when one of its rows is refused: the row's own fault says what is wrong
-    told = [fault for fault in told if fault["type"] != "too_short" or fault["loc"] not in within]
-    return [(fault["loc"], describe(fault)) for fault in told]
-
-
-def describe_faults(error: ValidationError) -> str:
-    """All faults of a validation in one line."""
-    return "; ".join(f"{'.'.join(map(str, loc))}: {what}" if loc else what for loc, what in faults_of(error))

@@ -11,9 +11,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from esd_core.concepts import MINIATURE, ConceptEntry, ConceptList, faults_of
+from esd_core.concept_list import ConceptList
+from esd_core.concepts import MINIATURE, ConceptEntry
 from esd_core.errors import EsdError, InvalidInput
 from esd_core.evaluation.suite import load_suite
+from esd_core.faults import faults_of
 from esd_core.yaml_text import parse, printable, read_text
 
 Place = tuple[str | int, ...]  # keys and row numbers that lead to a value

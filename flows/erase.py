@@ -7,7 +7,8 @@ from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from esd_core.concepts import MINIATURE, ApprovalPolicy, ConceptList, ListMode
+from esd_core.concept_list import ApprovalPolicy, ConceptList, ListMode
+from esd_core.concepts import MINIATURE
 from flows.form import Concepts, Images, Indifference, Share, WrongShare
 from tasks import artifacts, concept_runs, notices, steps
 from tasks.night import Night, reason

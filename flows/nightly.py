@@ -7,7 +7,8 @@ from typing import Any
 from prefect import Flow, flow, runtime
 from prefect.client.schemas.objects import FlowRun, State
 
-from esd_core.concepts import MINIATURE, ApprovalPolicy, ConceptList, ListMode
+from esd_core.concept_list import ApprovalPolicy, ConceptList, ListMode
+from esd_core.concepts import MINIATURE
 from flows.erase import ended, erase_here
 from flows.form import Concepts, Images, Indifference, RunnerCount, Share, WrongShare
 from tasks import artifacts, notices, steps

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from esd_core import digest
-from esd_core.concepts import ApprovalPolicy
+from esd_core.concept_list import ApprovalPolicy
 from esd_core.errors import ApprovalError
 from esd_core.evaluation.gates import Verdict
 from tasks import approval_log, mirror, registry

@@ -18,7 +18,8 @@ from functools import lru_cache
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from esd_core import digest
-from esd_core.concepts import ApprovalPolicy, Text
+from esd_core.concept_list import ApprovalPolicy
+from esd_core.concepts import Text
 from esd_core.errors import ApprovalError, ServiceUnavailable
 from tasks.storage import CONNECTIONS, Bucket
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from esd_core import digest
 from esd_core.base_model import ResolvedBase
-from esd_core.concepts import ConceptEntry, ConceptList, ErasureJob, ListMode
+from esd_core.concept_list import ConceptList, ListMode
+from esd_core.concepts import ConceptEntry, ErasureJob
 from esd_core.evaluation.suite import Suite
 from esd_core.evaluation.witness import judge_of
 from esd_core.recipe import ParameterSubset

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from esd_core.concepts import ConceptList
+from esd_core.concept_list import ConceptList
 from esd_core.errors import InvalidInput
 from esd_core.evaluation.gates import Gates
 from esd_core.list_file import Written, checked_list, load_concept_list, read_yaml

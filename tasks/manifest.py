@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from esd_core import digest
-from esd_core.concepts import ApprovalPolicy, ErasureJob, describe_faults
+from esd_core.concept_list import ApprovalPolicy
+from esd_core.concepts import ErasureJob
 from esd_core.errors import EsdError
+from esd_core.faults import describe_faults
 from tasks.approval_log import ApprovalRecord
 from tasks.layout import MANIFEST, SIGNATURE, WEIGHTS, file_key, is_plain_name
 from tasks.standing import lacking

@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from esd_core.base_model import ResolvedBase, resolve_base
-from esd_core.concepts import ConceptList, ErasureJob
+from esd_core.concept_list import ConceptList
+from esd_core.concepts import ErasureJob
 from esd_core.evaluation.suite import Suite, load_suite
 from tasks import registry
 from tasks.jobs import jobs_of

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from esd_core import digest
-from esd_core.concepts import MINIATURE, ApprovalPolicy, ErasureJob
+from esd_core.concept_list import ApprovalPolicy
+from esd_core.concepts import MINIATURE, ErasureJob
 from esd_core.errors import RegistryError
 from esd_core.evaluation.gates import Verdict
 from esd_core.evaluation.results import EvaluationReport

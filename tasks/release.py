@@ -11,9 +11,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from esd_core import digest
-from esd_core.concepts import describe_faults
 from esd_core.errors import ApprovalError, ReleaseError
 from esd_core.evaluation.results import EvaluationReport
+from esd_core.faults import describe_faults
 from tasks import registry, signing
 from tasks.approval import required_policy
 from tasks.approval_log import read_log

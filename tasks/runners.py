@@ -30,7 +30,7 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.states import Cancelling
 
-from esd_core.concepts import ListMode
+from esd_core.concept_list import ListMode
 from esd_core.errors import InvalidInput, ServiceUnavailable
 from tasks.concept_runs import end_orphans
 from tasks.plan import PlannedJob

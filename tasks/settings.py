@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from esd_core.concepts import ApprovalPolicy, describe_faults
+from esd_core.concept_list import ApprovalPolicy
 from esd_core.errors import InvalidInput
+from esd_core.faults import describe_faults
 from esd_core.machine import Machine
 
 EMBEDDED = "embedded"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from esd_core.concepts import ConceptList
+from esd_core.concept_list import ConceptList
 from esd_core.errors import EsdError, ServiceUnavailable
 from esd_core.evaluation.gates import judge
 from tasks import approval, registry, release, reports

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from esd_core import tuning
-from esd_core.concepts import ConceptList, Erasure, ErasureJob
+from esd_core.concept_list import ConceptList
+from esd_core.concepts import Erasure, ErasureJob
 from tasks.plan import PlannedJob
 
 

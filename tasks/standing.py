@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from esd_core.concepts import ApprovalPolicy
+from esd_core.concept_list import ApprovalPolicy
 from tasks.approval_log import ApprovalRecord, Decision
 
 BY_POLICY = "policy "  # how the name of one who is no person begins

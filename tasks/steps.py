@@ -17,7 +17,8 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
 from esd_core.base_model import ResolvedBase, resolve_base
-from esd_core.concepts import ApprovalPolicy, ConceptList, ErasureJob
+from esd_core.concept_list import ApprovalPolicy, ConceptList
+from esd_core.concepts import ErasureJob
 from esd_core.errors import BaseModelMismatch, OutOfMemory, ServiceUnavailable
 from esd_core.evaluation.gates import Gates, Verdict, judge
 from esd_core.evaluation.results import EvaluationReport

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from esd_core.backbones.loading import load_pipeline
 from esd_core.base_model import ResolvedBase, resolve_base
-from esd_core.concepts import describe_faults
 from esd_core.errors import InvalidInput
 from esd_core.exports.export import base_of
+from esd_core.faults import describe_faults
 from esd_core.generation import generate
 from esd_core.weights import EditedWeights, apply_weights, read_weights
 

@@ -15,11 +15,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from esd_core import digest
-from esd_core.concepts import MINIATURE, Concept, ConceptKind, describe_faults
+from esd_core.concepts import MINIATURE, Concept, ConceptKind
 from esd_core.errors import EvaluationError, InvalidInput
 from esd_core.evaluation.classifier_refs import ClassifierRef, Words, located
 from esd_core.evaluation.metric_refs import CoherenceRef, QualityRef
 from esd_core.evaluation.model_refs import locate
+from esd_core.faults import describe_faults
 from esd_core.recipe import RolloutSampler
 from esd_core.yaml_text import parse, read_text
 

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from esd_core import digest
-from esd_core.concepts import MINIATURE, ConceptKind, Text, describe_faults
+from esd_core.concepts import MINIATURE, ConceptKind, Text
 from esd_core.errors import InvalidInput
+from esd_core.faults import describe_faults
 
 
 class Protocol(StrEnum):

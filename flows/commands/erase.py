@@ -82,8 +82,9 @@ def entry_from(arguments: argparse.Namespace) -> ConceptEntry:
     """The concept list row that these options spell; raises InvalidInput naming every bad one."""
     from pydantic import ValidationError
 
-    from esd_core.concepts import ConceptEntry, describe_faults
+    from esd_core.concepts import ConceptEntry
     from esd_core.errors import InvalidInput
+    from esd_core.faults import describe_faults
 
     settings = {field: getattr(arguments, field) for _, field, *_ in SETTINGS}
     given = {name: value for name, value in settings.items() if value is not None}

@@ -55,8 +55,9 @@ def import_weights(arguments: argparse.Namespace) -> int:
 def _concept(arguments: argparse.Namespace) -> Concept:
     from pydantic import ValidationError
 
-    from esd_core.concepts import Concept, describe_faults
+    from esd_core.concepts import Concept
     from esd_core.errors import InvalidInput
+    from esd_core.faults import describe_faults
 
     try:
         return Concept.model_validate(

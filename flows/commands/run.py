@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from flows.commands.options import add_command
 
 if TYPE_CHECKING:
-    from esd_core.concepts import ConceptList
+    from esd_core.concept_list import ConceptList
     from flows.commands.options import Commands
     from tasks.night import Night
 

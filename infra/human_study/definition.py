@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from esd_core.concepts import describe_faults
 from esd_core.errors import InvalidInput
+from esd_core.faults import describe_faults
 from infra.human_study.study import ORIGINAL, REAL, SIMILAR
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80)]

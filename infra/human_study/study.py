@@ -16,8 +16,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from esd_core import digest
-from esd_core.concepts import describe_faults
 from esd_core.errors import InvalidInput
+from esd_core.faults import describe_faults
 
 STUDY_FILE, IMAGES, ANSWERS = "study.json", "images", "answers.jsonl"
 REAL, SIMILAR, ORIGINAL = "real works", "similar artist", "original model"

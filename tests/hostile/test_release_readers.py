@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from esd_core import digest
-from esd_core.concepts import ApprovalPolicy, Concept, ConceptKind, Erasure, ErasureJob
+from esd_core.concept_list import ApprovalPolicy
+from esd_core.concepts import Concept, ConceptKind, Erasure, ErasureJob
 from esd_core.recipe import ParameterSubset, Recipe
 from tasks.approval_log import ApprovalRecord, Decision
 from tasks.fetching import verify

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from esd_core import digest
-from esd_core.concepts import ApprovalPolicy
+from esd_core.concept_list import ApprovalPolicy
 from esd_core.errors import ApprovalError, RegistryError
 from tasks import approval, registry, tracking
 from tasks.approval import Decision

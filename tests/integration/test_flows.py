@@ -11,7 +11,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.testing.utilities import prefect_test_harness
 
-from esd_core.concepts import ConceptKind, ListMode
+from esd_core.concept_list import ListMode
+from esd_core.concepts import ConceptKind
 from esd_core.list_file import load_concept_list
 from esd_core.studies.request import Protocol
 from esd_core.weights import read_weights

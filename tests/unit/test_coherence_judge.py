@@ -13,7 +13,8 @@ import yaml
 from esd_core import digest
 from esd_core.backbones.loading import load_pipeline
 from esd_core.base_model import ResolvedBase, resolve_base
-from esd_core.concepts import Concept, ConceptEntry, ConceptKind, ConceptList, ErasureJob
+from esd_core.concept_list import ConceptList
+from esd_core.concepts import Concept, ConceptEntry, ConceptKind, ErasureJob
 from esd_core.errors import EvaluationError, InvalidInput
 from esd_core.evaluation import artist
 from esd_core.evaluation.coherence_judge import RANGE_FILE

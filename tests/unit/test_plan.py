@@ -7,7 +7,8 @@ from pathlib import Path
 from esd_core import digest
 from esd_core.backbones.families import FAMILIES
 from esd_core.base_model import ResolvedBase
-from esd_core.concepts import ConceptEntry, ConceptKind, ConceptList, ErasureJob, ListMode
+from esd_core.concept_list import ConceptList, ListMode
+from esd_core.concepts import ConceptEntry, ConceptKind, ErasureJob
 from esd_core.evaluation.suite import Suite
 from esd_core.recipe import ParameterSubset
 from tasks.jobs import comparison_of, job_of

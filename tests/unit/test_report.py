@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
-from esd_core.concepts import ConceptEntry, ConceptKind, ErasureJob, ListMode
+from esd_core.concept_list import ListMode
+from esd_core.concepts import ConceptEntry, ConceptKind, ErasureJob
 from esd_core.errors import EvaluationError
 from esd_core.evaluation.evaluate import FIXED_NUMBER
 from esd_core.evaluation.gates import Gates, judge

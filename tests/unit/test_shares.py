@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from esd_core.base_model import ResolvedBase
-from esd_core.concepts import ConceptEntry, ConceptKind, ConceptList, ListMode
+from esd_core.concept_list import ConceptList, ListMode
+from esd_core.concepts import ConceptEntry, ConceptKind
 from esd_core.recipe import ParameterSubset
 from tasks.plan import plan_night
 from tasks.shares import cost, deal, part_of
