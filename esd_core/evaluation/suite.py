@@ -1,7 +1,7 @@
 """An evaluation suite: which prompts show a concept, and which classifier says whether it is there.
 
-A suite is a YAML file; see esd_core/miniature/suite.yaml. Everything here works without torch, so that a plan can
-check a suite before anything is loaded.
+A suite is a YAML file: see esd_core/miniature/suite.yaml, and suites/ for real models. Everything here works without
+torch, so that a plan can check a suite before anything is loaded.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ from esd_core.evaluation.metric_refs import CoherenceRef, QualityRef
 from esd_core.evaluation.model_refs import locate
 from esd_core.faults import describe_faults
 from esd_core.recipe import RolloutSampler
-from esd_core.yaml_text import parse, read_text
+from esd_core.yaml_text import parse, printable, read_text
 
-MINIATURE_SUITE = Path(__file__).parents[1] / "miniature" / "suite.yaml"
+BUNDLED = {
+    MINIATURE: Path(__file__).parents[1] / "miniature" / "suite.yaml",
+    **{name: Path(__file__).parent / "suites" / f"{name}.yaml" for name in ("imagenette", "artists", "nudity")},
+}
 NAMES_SHOWN = 40
 
 
@@ -164,8 +167,10 @@ class Suite(BaseModel):
 
 
 def load_suite(ref: str) -> Suite:
-    """Read a suite: `miniature` or the path of a YAML file; all faults of the file in one line."""
-    path = MINIATURE_SUITE if ref == MINIATURE else Path(ref)
+    """Read a suite: one that is BUNDLED or the path of a YAML file; all faults of the file in one line."""
+    path = BUNDLED.get(ref) or Path(ref)
+    if not path.exists():
+        raise InvalidInput(f"cannot read evaluation suite {printable(ref[:200])}: give a file, or {', '.join(BUNDLED)}")
     _, raw = parse(read_text(path, "evaluation suite"), str(path))
     if not isinstance(raw, dict) or "folder" in raw:
         raise InvalidInput(f"{path} is not an evaluation suite: expected a mapping with 'classifiers' and 'probes'")

@@ -25,7 +25,7 @@ examples:
   esd study generality --concepts house --also-known-as cottage --out generality
   esd study baselines --concepts sun --out baselines     negative prompt, Safe Latent Diffusion, ESD-x, ESD-u
   esd study quality --concepts "Van Gogh" --out quality   FID, KID and CLIP score of everything else
-  esd study objects --base CompVis/stable-diffusion-v1-4@COMMIT --suite imagenette.yaml --images 500 --out objects
+  esd study objects --base CompVis/stable-diffusion-v1-4@COMMIT --suite imagenette --images 500 --out objects
 """
 # protocol, what it is, its own options, example
 PROTOCOLS = (
@@ -35,7 +35,7 @@ PROTOCOLS = (
         "implied",
         "prompts that never name the concept, against guidance",
         ("--prompts",),
-        "esd study implied --concepts nudity --kind global --prompts i2p.csv --suite nudity.yaml --out implied",
+        "esd study implied --base BASE --suite nudity --prompts i2p.csv --out implied",
     ),
     (
         "eta",
@@ -89,7 +89,10 @@ def add(commands: Commands) -> None:
         protocol.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the study")
         add_base(protocol)
         protocol.add_argument(
-            "--suite", default="miniature", metavar="SUITE", help="a YAML file, or miniature (default)"
+            "--suite",
+            default="miniature",
+            metavar="SUITE",
+            help="a YAML file, or miniature (default), imagenette, artists, nudity",
         )
         protocol.add_argument("--images", type=int, metavar="N", help="of each probe of an erased concept (24)")
         protocol.add_argument("--others", type=int, metavar="N", help="of each other probe (12)")
