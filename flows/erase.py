@@ -103,7 +103,7 @@ def erase_concept(planned: PlannedJob, wanted: ConceptList) -> State[Any]:
     grid = steps.report_concept(planned, verdict)
     version = steps.register(outcome, report, verdict, planned.again)
     progress.advance(3)
-    artifacts.show_concept(planned.job, report, verdict, grid)
+    artifacts.show_concept(version, report, verdict, grid)
     record = steps.approve_by_policy(version, verdict, wanted.approval)
     if record and record.approved:
         steps.publish(version.model, version.version)

@@ -43,5 +43,5 @@ def evaluate(
     given = locals()
     gates = Gates(**{name: given[name] for name in Gates.model_fields if name in given})
     found = steps.evaluate_again(model, version, suite, images_per_probe, gates)
-    artifacts.show_concept(found.job, found.report, found.verdict, found.grid)
+    artifacts.show_concept(found.version, found.report, found.verdict, found.grid)
     return found.run

@@ -19,11 +19,11 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from esd_core.concepts import ErasureJob
 from esd_core.evaluation.gates import Verdict
 from esd_core.evaluation.results import EvaluationReport
 from tasks.night import Night, Settled
 from tasks.plan import Plan, PlannedJob
+from tasks.registry import RegisteredVersion
 from tasks.release import Release
 
 GRID_WIDTH = 900  # pixels; Prefect keeps the picture in its database
@@ -71,12 +71,16 @@ def plan_markdown(plan: Plan) -> str:
     return "\n".join([f"Base model: {plan.base}", "", "| concept | plan | what |", "|---|---|---|", *rows, *retired])
 
 
-def show_concept(job: ErasureJob, report: EvaluationReport, verdict: Verdict, grid: Path) -> None:
-    """The before/after grid, with the verdict's reasons under it."""
+def show_concept(version: RegisteredVersion, report: EvaluationReport, verdict: Verdict, grid: Path) -> None:
+    """The before/after grid, with the verdict's reasons and the way to the version in MLflow under it."""
     passed = "gates passed" if verdict.passed else "gates not passed"
+    name = f"{version.model} version {version.version}"
+    link = f"[{name} in MLflow]({version.page})" if version.page else name
     figures = "; ".join(verdict.reasons)
     create_image_artifact(
-        data_uri(grid), key=f"grid-{job.slug}", description=f"**{report.concept}**: {passed}. {figures}"
+        data_uri(grid),
+        key=f"grid-{version.job.slug}",
+        description=f"**{report.concept}**: {passed}. {figures}. Version: {link}",
     )
 
 

@@ -8,13 +8,12 @@ from pydantic import BaseModel, ConfigDict
 
 from esd_core import digest
 from esd_core.base_model import resolve_base
-from esd_core.concepts import ErasureJob
 from esd_core.errors import BaseModelMismatch
 from esd_core.evaluation.gates import Gates, Verdict, judge
 from esd_core.evaluation.results import EvaluationReport
 from esd_core.evaluation.suite import load_suite
 from tasks import registry, tracking
-from tasks.registry import EVALUATION, GRID, WEIGHTS
+from tasks.registry import EVALUATION, GRID, WEIGHTS, RegisteredVersion
 from tasks.settings import get_settings
 
 
@@ -23,7 +22,7 @@ class Reevaluation(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    job: ErasureJob
+    version: RegisteredVersion
     report: EvaluationReport
     verdict: Verdict
     grid: Path
@@ -58,7 +57,7 @@ def evaluate_again(
         progress=progress,
     )
     run = _recorded(f"{model} {version}", report, folder)
-    return Reevaluation(job=job, report=report, verdict=judge(report, gates), grid=folder / GRID, run=run)
+    return Reevaluation(version=registered, report=report, verdict=judge(report, gates), grid=folder / GRID, run=run)
 
 
 def _recorded(version: str, report: EvaluationReport, folder: Path) -> str:

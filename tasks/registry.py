@@ -224,7 +224,7 @@ def _search(condition: str) -> list[RegisteredVersion]:
 
 def _registered(entry: ModelVersion) -> RegisteredVersion:
     tags = entry.tags
-    page = f"{get_settings().mlflow_tracking_uri.rstrip('/')}/#/models/{entry.name}/versions/{entry.version}"
+    page = f"{tracking.address().rstrip('/')}/#/models/{entry.name}/versions/{entry.version}"
     try:
         return RegisteredVersion(
             model=entry.name,

@@ -12,13 +12,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from esd_core import digest
 from esd_core.concepts import ErasureJob, slug_of
 from esd_core.evaluation.results import EvaluationReport
-from tasks import tracking
+from tasks import system_metrics, tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import DatasetInput, Metric, Run
 
     from esd_core.erasure import ErasureOutcome
     from esd_core.tuning import Tuned
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 NIGHT = "esd.night"  # tag of the run that the runs of one night are under: the night's Prefect run
 PREFECT = "esd.prefect"  # tag: page of the Prefect run
+_NOTE = "mlflow.note.content"  # tag that MLflow shows as the run's description, in Markdown
 _BATCH = 1000  # metrics that MLflow takes in one call
 
 
@@ -70,15 +72,22 @@ def _of_prefect(client: MlflowClient, experiment: str) -> dict[str, str]:
         return {}
     query: dict[str, Any] = {"order_by": ["start_time ASC"], "max_results": 1}
     if not client.search_runs([experiment], f"tags.`{NIGHT}` = '{night}'", **query):
-        tags = {NIGHT: night, PREFECT: url.replace(str(flow_run.id), night)}
+        tags = {NIGHT: night, **_link(url.replace(str(flow_run.id), night))}
         made = client.create_run(experiment, run_name=f"night {night[:8]}", tags=tags)
         client.set_terminated(made.info.run_id)
     parent = client.search_runs([experiment], f"tags.`{NIGHT}` = '{night}'", **query)[0]
-    return {"mlflow.parentRunId": parent.info.run_id, PREFECT: url}
+    return {"mlflow.parentRunId": parent.info.run_id, **_link(url)}
+
+
+def _link(url: str) -> dict[str, str]:
+    return {PREFECT: url, _NOTE: f"[Its run in Prefect]({url})"} if url else {}
 
 
 def log_run(client: MlflowClient, run: Run, job: ErasureJob, outcome: ErasureOutcome, report: EvaluationReport) -> None:
-    """Parameters, figures and the loss of every step; the fixed timestamp makes writing them twice change nothing."""
+    """Parameters, inputs, figures, what was seen of the machine, and the loss of every step.
+
+    The fixed timestamp makes writing them twice change nothing.
+    """
     from mlflow.entities import Metric, Param
 
     at = run.info.start_time
@@ -100,9 +109,30 @@ def log_run(client: MlflowClient, run: Run, job: ErasureJob, outcome: ErasureOut
     steps = (json.loads(line) for line in outcome.history.read_text(encoding="utf-8").splitlines())
     metrics += [Metric("loss", float(step["loss"]), at, int(step["step"])) for step in steps]
     metrics += [metric for tuned in outcome.tuned for metric in _tuning_metrics(tuned, at)]
+    metrics += system_metrics.metrics_of(outcome.history.parent)
     client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in settings.items()])
     for first in range(0, len(metrics), _BATCH):
         client.log_batch(run.info.run_id, metrics=metrics[first : first + _BATCH])
+    client.log_inputs(run.info.run_id, _inputs(job, report))
+
+
+def _inputs(job: ErasureJob, report: EvaluationReport) -> list[DatasetInput]:
+    """What the job was taught and what it was measured with, each by its digest; MLflow takes 36 digits of it."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    taught = [concept.model_dump(mode="json") for concept in job.concepts]
+    measured = {"probes": len(report.erased) + len(report.others), "images_per_probe": report.images_per_probe}
+    prompts = {"names": sum(len(c.names) for c in job.concepts), "retained": sum(len(c.retain) for c in job.concepts)}
+    return [
+        DatasetInput(
+            Dataset(name, sha256[:36], "code", json.dumps({"tags": {"sha256": sha256}}), profile=json.dumps(profile)),
+            [InputTag("mlflow.data.context", context)],
+        )
+        for name, sha256, profile, context in (
+            ("concepts and retained prompts", digest.of_json(taught), prompts, "training"),
+            ("prompts, seeds and judges", report.suite_digest, measured, "evaluation"),
+        )
+    ]
 
 
 def _tuning_metrics(tuned: Tuned, at: int) -> list[Metric]:

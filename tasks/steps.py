@@ -33,6 +33,7 @@ from tasks.registry import RegisteredVersion
 from tasks.release import Release
 from tasks.settings import get_settings
 from tasks.storage import open_bucket
+from tasks.system_metrics import watched
 
 if TYPE_CHECKING:
     from esd_core.erasure import ErasureOutcome
@@ -107,17 +108,18 @@ def erase(job: ErasureJob, wanted: ConceptList) -> ErasureOutcome:
     from esd_core.machine import pass_over_libraries
 
     pass_over_libraries()
-    settings = get_settings()
-    outcome = erase_job(
-        job,
-        _base(job),
-        _files(job).folder,
-        settings.machine,
-        banks=settings.banks_folder,
-        alone=settings.jobs_folder,
-        suite=load_suite(wanted.suite),
-        progress=_bars(),
-    )
+    settings, folder = get_settings(), _files(job).folder
+    with watched(folder):
+        outcome = erase_job(
+            job,
+            _base(job),
+            folder,
+            settings.machine,
+            banks=settings.banks_folder,
+            alone=settings.jobs_folder,
+            suite=load_suite(wanted.suite),
+            progress=_bars(),
+        )
     log.info("%s: erased (%s) in %.0f s", job.name, job.method, outcome.seconds)
     return outcome
 
@@ -128,7 +130,7 @@ def evaluate(job: ErasureJob, wanted: ConceptList) -> EvaluationReport:
     from esd_core.memory import memory_errors
 
     settings, files = get_settings(), _files(job)
-    with memory_errors():
+    with watched(files.folder), memory_errors():
         return evaluate_weights(
             _base(job),
             files.weights,
@@ -180,16 +182,6 @@ def evaluate_again(model: str, version: int, suite: str, images_per_probe: int, 
 @task(task_run_name="approve {version.model} by policy", **OUTSIDE)
 def approve_by_policy(version: RegisteredVersion, verdict: Verdict, policy: ApprovalPolicy) -> ApprovalRecord | None:
     return approval.approve_by_policy(version, verdict, policy)
-
-
-@task(task_run_name="approve {model} {version}", **OUTSIDE)
-def approve(model: str, version: int, by: str, reason: str) -> ApprovalRecord:
-    return approval.approve(model, version, by, reason, ApprovalPolicy.MANUAL)
-
-
-@task(task_run_name="reject {model} {version}", **OUTSIDE)
-def reject(model: str, version: int, by: str, reason: str) -> ApprovalRecord:
-    return approval.reject(model, version, by, reason)
 
 
 @task(task_run_name="publish {model} {version}", **OUTSIDE)

@@ -62,10 +62,16 @@ def _knock(uri: str, timeout: float) -> None:
 
 
 def _unavailable(why: object) -> ServiceUnavailable:
-    parts = urlsplit(get_settings().mlflow_tracking_uri)
-    place = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()  # no password in messages
     reason = " ".join(str(why).split())[:200]
-    return ServiceUnavailable(f"MLflow at {place} does not answer: {reason}; start it, or set ESD_MLFLOW_TRACKING_URI")
+    return ServiceUnavailable(
+        f"MLflow at {address()} does not answer: {reason}; start it, or set ESD_MLFLOW_TRACKING_URI"
+    )
+
+
+def address() -> str:
+    """Where MLflow is, without the name and password that may stand in its address: for messages and links."""
+    parts = urlsplit(get_settings().mlflow_tracking_uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 @contextmanager

@@ -46,11 +46,12 @@ def run_night(concept_list: Path) -> tuple[State[Any], Night]:
     return state, Night.model_validate(state.result(raise_on_failure=False))
 
 
-def artifact_data(key: str) -> Any:
+def artifact(key: str) -> dict[str, Any]:
     """The latest Prefect artifact of a key."""
     with get_client(sync_client=True) as client:
         found = client.request("POST", "/artifacts/latest/filter", json={"artifacts": {"key": {"any_": [key]}}})
-    return found.json()[0]["data"]
+    latest: dict[str, Any] = found.json()[0]
+    return latest
 
 
 def test_a_night_publishes_and_the_next_one_finds_nothing_to_do(
@@ -68,7 +69,7 @@ def test_a_night_publishes_and_the_next_one_finds_nothing_to_do(
     report = night.report.read_text(encoding="utf-8")
     assert 'id="house"' in report
     assert "<h3>Against esd-x</h3>" in report
-    assert "published" in artifact_data("night")
+    assert "published" in artifact("night")["data"]
     assert [row.release for row in overview.status()] == [row.release for row in night.settled if row.release]
 
     weights = [JobFiles.of(settings.jobs_folder, row.planned.job).weights for row in night.settled]
@@ -137,7 +138,7 @@ def test_a_concept_that_fails_alone_stops_nobody_and_the_night_says_so(
 
 
 def check_runs(night: Night) -> None:
-    """The MLflow runs of a night lie under one, and lead to Prefect."""
+    """The MLflow runs of a night lie under one, and say what the machine did; they and Prefect lead to each other."""
     client = tracking.client()
     runs = client.search_runs([tracking.experiment_id(client)])
     (parent,) = (run for run in runs if "esd.night" in run.data.tags)
@@ -146,7 +147,11 @@ def check_runs(night: Night) -> None:
     assert {run.info.run_id for run in children} == registered
     assert parent.info.status == "FINISHED"
     assert all(run.data.tags["esd.prefect"] for run in children)
+    assert all(run.data.tags["esd.prefect"] in run.data.tags["mlflow.note.content"] for run in children)
+    assert all(run.data.metrics["system/cpu_utilization_percentage"] >= 0 for run in children)
     assert parent.data.tags["esd.prefect"].endswith(parent.data.tags["esd.night"])
+    for row in night.settled:
+        assert row.version in artifact(f"grid-{row.planned.slug}")["description"].replace(" version", "")
 
 
 def test_what_the_gates_refuse_waits_for_a_person(
@@ -193,5 +198,5 @@ def test_a_study_shows_its_tables_and_charts(settings: Settings, tiny_base: Path
     folder = study(Protocol.ETA, etas=[1, 2], **measured, **erased)
     assert folder.parent == settings.home / "studies"
     assert (folder / "study.html").is_file()
-    assert "| η 2 |" in artifact_data("study-eta")
-    assert artifact_data("eta").startswith("data:image/webp")
+    assert "| η 2 |" in artifact("study-eta")["data"]
+    assert artifact("eta")["data"].startswith("data:image/webp")
