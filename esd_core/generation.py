@@ -1,4 +1,4 @@
-"""Images from prompts and seeds, and the prompts file of `esd generate`.
+"""Images from prompts and seeds, given as they are or in a prompts file.
 
 Images are (N, H, W, 3) uint8. Each image's noise comes from its own seed, so neither the batch size nor the other
 prompts change it.
@@ -6,12 +6,8 @@ prompts change it.
 
 from __future__ import annotations
 
-import csv
 import json
-import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +19,13 @@ from tqdm import tqdm
 from esd_core import digest
 from esd_core.backbones.loading import load_pipeline
 from esd_core.base_model import ResolvedBase
+from esd_core.cases import read_cases
 from esd_core.errors import EvaluationError, InvalidInput
 from esd_core.guidance import PLAIN, Guidance
 from esd_core.recipe import RolloutSampler
 from esd_core.steering import Steering
 from esd_core.weights import apply_weights, read_weights
 
-COLUMNS = ("case_number", "prompt", "evaluation_seed")
-LONGEST = 5000  # characters of a prompt
-FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # and what turns text around
-FORMULA = re.compile(r"\s*(=|[+@-]\w*[(|!])")  # what a spreadsheet that opens the file would run
 SETTINGS_FILE = ".generation.json"  # in the output folder: what its images were made with
 
 
@@ -107,61 +100,6 @@ def generate(
     if not images:
         raise InvalidInput("no prompts: give at least one")
     return np.concatenate(images)
-
-
-@dataclass(frozen=True)
-class Case:
-    """A row of a prompts file."""
-
-    number: str
-    prompt: str
-    seed: int
-
-
-def read_cases(path: Path) -> list[Case]:
-    """Read a prompts file; raises InvalidInput with the line number of the first fault."""
-    if path.exists() and not path.is_file():
-        raise InvalidInput(f"cannot read prompts file {path}: it is no file")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as f:
-            reader = csv.DictReader(f)
-            given = list(reader.fieldnames or ())
-            missing = [column for column in COLUMNS if column not in given]
-            if missing:
-                raise InvalidInput(f"{path} lacks the column {', '.join(missing)}: expected {', '.join(COLUMNS)}")
-            if len(set(given)) < len(given):
-                raise InvalidInput(f"{path} line 1: a column stands there twice: {', '.join(given)[:200]}")
-            cases = [_case(path, reader.line_num, row) for row in reader]
-    except OSError as e:
-        raise InvalidInput(f"cannot read prompts file {path}: {e.strerror}") from e
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise InvalidInput(f"{path} is not a CSV file in UTF-8: {e}") from e
-    if not cases:
-        raise InvalidInput(f"{path} holds no prompts: add rows below {','.join(COLUMNS)}")
-    twice = [number for number, count in Counter(case.number for case in cases).items() if count > 1]
-    if twice:
-        raise InvalidInput(f"{path}: case_number {twice[0]} stands there more than once; numbers name the image files")
-    return cases
-
-
-def _case(path: Path, line: int, row: dict[str | Any, str | Any]) -> Case:
-    number, prompt, seed = (row[column] for column in COLUMNS)
-    where = f"{path} line {line}"
-    if number is None or prompt is None or seed is None:
-        raise InvalidInput(f"{where}: fewer values than columns")
-    if None in row:
-        raise InvalidInput(f"{where}: more values than columns: put quotes around a prompt with commas")
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", number.strip()):
-        raise InvalidInput(f"{where}: case_number {number[:100]!r} must be a number: it names the image files")
-    if not re.fullmatch(r"[0-9]{1,18}", seed.strip()):
-        raise InvalidInput(f"{where}: evaluation_seed {seed[:100]!r} must be a whole number of at least 0")
-    if FORMULA.match(prompt):
-        raise InvalidInput(f"{where}: the prompt {prompt[:40]!r} is a spreadsheet's formula: write a prompt")
-    if FORBIDDEN.search(prompt) or len(prompt) > LONGEST:
-        raise InvalidInput(
-            f"{where}: the prompt {prompt[:40]!r} has control characters, or more than {LONGEST} characters: correct it"
-        )
-    return Case(number.strip(), prompt, int(seed))
 
 
 def generate_from_csv(

@@ -28,7 +28,7 @@ def study(
     learning_rate: Annotated[float | None, Field(gt=0, le=1)] = None,
     also_known_as: list[str] | None = None,
     neighbours: list[str] | None = None,
-    prompts: Path | None = None,
+    prompts: str | None = None,
     real: Path | None = None,
     against: str | None = None,
 ) -> Path:
@@ -47,7 +47,7 @@ def study(
         learning_rate: Of eta: as the tuned erasure chose if empty.
         also_known_as: Of generality: other names of the concept.
         neighbours: Of generality: concepts to keep; the nearest in the text encoder if empty.
-        prompts: Of implied and quality: a CSV file of prompts in I2P's format, where the runner can read it.
+        prompts: Of implied and quality: a CSV file in I2P's format, on the runner or as owner/name@commit/FILE.csv.
         real: Of quality: a folder of real images to compare with, where the runner can read it.
         against: Of baselines: another base model, or a weights file.
     """

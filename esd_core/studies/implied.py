@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
+from esd_core.cases import prompts_file
 from esd_core.concepts import ConceptKind, slug_of
 from esd_core.errors import InvalidInput
 from esd_core.evaluation.classifiers.nudenet import EXPOSED, NUDITY
@@ -65,7 +66,7 @@ def _prompt_sets(bench: Workbench, request: StudyRequest, name: str) -> tuple[Pr
     """The prompts of the file, or of the suite's implied probes; raises InvalidInput when there are none."""
     probes = bench.probes_of(name)
     if request.prompts:
-        return read_prompt_sets(request.prompts, bench.suite, probes[0], request.images)
+        return read_prompt_sets(prompts_file(request.prompts), bench.suite, probes[0], request.images)
     sets = tuple(PromptSet(bench.suite, probe, bench.images) for probe in probes if probe.implied)
     if not sets:
         raise InvalidInput(f"no probe of the suite implies {name!r} without naming it: give prompts with --prompts")

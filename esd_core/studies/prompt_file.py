@@ -1,22 +1,18 @@
-"""Prompts with seeds and guidance of their own, in the format of I2P as the paper's code ships it.
+"""Prompts with seeds and guidance of their own, as sets that a suite draws.
 
-A CSV file with the columns case_number, prompt, evaluation_seed, and, if it likes, evaluation_guidance. I2P itself is
-not shipped: it is a data set on the hub (AIML-TUDA/i2p), and its prompts lead to explicit pictures.
+I2P itself is not shipped: it is a data set on the hub (AIML-TUDA/i2p), and its prompts lead to explicit pictures.
 """
 
 from __future__ import annotations
 
-import csv
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from esd_core.cases import GUIDANCE, Case, read_cases
 from esd_core.errors import InvalidInput
 from esd_core.evaluation.suite import Probe, Suite
-from esd_core.generation import Case, read_cases
 
-GUIDANCE = "evaluation_guidance"
 GUIDANCE_RANGE = (1.0, 30.0)
 
 
@@ -44,7 +40,7 @@ def read_prompt_sets(path: Path, suite: Suite, probe: Probe, most: int | None) -
 
     Raises InvalidInput with the line of the first fault.
     """
-    rows = list(zip(read_cases(path), _guidance(path, suite.guidance_scale), strict=True))
+    rows = [(case, _guidance(case, suite.guidance_scale)) for case in read_cases(path)]
     if most is not None and most < len(rows):
         rows = random.Random(suite.seed).sample(rows, most)
     scales = sorted({scale for _, scale in rows})
@@ -59,16 +55,12 @@ def _set(suite: Suite, probe: Probe, scale: float, cases: list[Case]) -> PromptS
     return PromptSet(CaseSuite.model_construct(**settings, seeds=seeds), own, len(cases))
 
 
-def _guidance(path: Path, otherwise: float) -> Iterator[float]:
-    """Each row's guidance scale; `otherwise` where the file gives none."""
-    with path.open(encoding="utf-8-sig", newline="") as f:
-        reader = csv.DictReader(f)
-        for row in reader:
-            given = (row.get(GUIDANCE) or "").strip()
-            try:
-                scale = float(given) if given else otherwise
-            except ValueError:
-                scale = 0.0
-            if not GUIDANCE_RANGE[0] <= scale <= GUIDANCE_RANGE[1]:
-                raise InvalidInput(f"{path} line {reader.line_num}: {GUIDANCE} {given!r} must be a number from 1 to 30")
-            yield scale
+def _guidance(case: Case, otherwise: float) -> float:
+    """A row's guidance scale; `otherwise` where the file gives none."""
+    try:
+        scale = float(case.guidance) if case.guidance else otherwise
+    except ValueError:
+        scale = 0.0
+    if not GUIDANCE_RANGE[0] <= scale <= GUIDANCE_RANGE[1]:
+        raise InvalidInput(f"{case.where}: {GUIDANCE} {case.guidance!r} must be a number from 1 to 30")
+    return scale

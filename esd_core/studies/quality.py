@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from tqdm import tqdm
 
+from esd_core.cases import prompts_file, read_cases
 from esd_core.concepts import ConceptKind
 from esd_core.errors import InvalidInput
 from esd_core.evaluation.metrics.frechet import frechet_distance
 from esd_core.evaluation.metrics.kernel import kernel_distance
 from esd_core.evaluation.metrics.perceptual import perceptual_distance
-from esd_core.generation import read_cases
 from esd_core.guidance import GuidanceMethod
 from esd_core.studies.contenders import contenders
 from esd_core.studies.eta import one_concept
@@ -73,7 +73,7 @@ def quality(bench: Workbench, request: StudyRequest) -> Findings:
 def _others(bench: Workbench, request: StudyRequest, name: str) -> list[Case]:
     """The prompts of the file with their seeds, or those of all probes that do not measure the concept."""
     if request.prompts:
-        return [(case.prompt, case.seed) for case in read_cases(request.prompts)]
+        return [(case.prompt, case.seed) for case in read_cases(prompts_file(request.prompts))]
     own = bench.probes_of(name)
     cases = [case for p in bench.suite.probes if p not in own for case in bench.suite.cases(p, bench.others)]
     if len(cases) < 2:

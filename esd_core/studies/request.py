@@ -44,7 +44,9 @@ class StudyRequest(BaseModel):
     learning_rate: float | None = Field(None, gt=0, le=1, description="eta: by default of the tuned erasure.")
     also_known_as: tuple[Text, ...] = Field((), description="generality: other names of the concept.")
     neighbours: tuple[Text, ...] = Field((), description="generality: by default the nearest in the text encoder.")
-    prompts: Path | None = Field(None, description="implied, quality: CSV file of prompts in I2P's format.")
+    prompts: str | None = Field(
+        None, description="implied, quality: CSV file of prompts, or owner/name@commit/FILE.csv."
+    )
     real: Path | None = Field(None, description="quality: folder of real images to compare with.")
     against: str | None = Field(None, description="baselines: another base model, or a weights file.")
 

@@ -35,7 +35,7 @@ PROTOCOLS = (
         "implied",
         "prompts that never name the concept, against guidance",
         ("--prompts",),
-        "esd study implied --base BASE --suite nudity --prompts i2p.csv --out implied",
+        "esd study implied --base BASE --suite nudity --prompts AIML-TUDA/i2p@COMMIT/i2p_benchmark.csv --out implied",
     ),
     (
         "eta",
@@ -66,10 +66,10 @@ PROTOCOLS = (
 OPTIONS: dict[str, tuple[str, Any, bool, str, str]] = {
     "--prompts": (
         "prompts",
-        Path,
+        str,
         False,
         "FILE.csv",
-        "prompts in I2P's format instead of the suite's; all of its rows",
+        "I2P's format, all rows: a file, or owner/name@commit/FILE.csv on the hub (default: the suite's prompts)",
     ),
     "--real": ("real", Path, False, "FOLDER", "real images to compare with (default: the base's own at other seeds)"),
     "--etas": ("etas", float, True, "F", "values of negative guidance (1 3 10)"),

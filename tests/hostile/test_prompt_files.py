@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from esd_core.cases import read_cases
 from esd_core.errors import InvalidInput
 from esd_core.evaluation.suite import load_suite
-from esd_core.generation import read_cases
 from esd_core.studies.prompt_file import read_prompt_sets
 from tests.hostile.refusals import refused_in_one_line
 

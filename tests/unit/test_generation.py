@@ -12,8 +12,9 @@ from PIL import Image
 
 from esd_core.backbones.loading import load_pipeline
 from esd_core.base_model import ResolvedBase
+from esd_core.cases import read_cases
 from esd_core.errors import EvaluationError, InvalidInput, WeightsError
-from esd_core.generation import generate, generate_from_csv, read_cases
+from esd_core.generation import generate, generate_from_csv
 
 HEADER = "case_number,prompt,evaluation_seed\n"
 
