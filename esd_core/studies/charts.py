@@ -102,12 +102,14 @@ def _bars(chart: Bars) -> Drawing:
 def _heat_map(chart: HeatMap) -> Drawing:
     values = np.array([[figure.value for figure in row] for row in chart.figures])
     rows, columns = values.shape
+    shares = chart.figures[0][0].unit is Unit.SHARE
     drawing = Drawing(figsize=(2.2 + 0.72 * columns, 1.3 + 0.42 * rows), layout="constrained")
     axes = drawing.add_subplot()
     axes.pcolormesh(values, cmap=CELLS, vmin=0, vmax=1, edgecolors="white", linewidth=1.5)
     for (row, column), value in np.ndenumerate(values):
         colour = "#ffffff" if value > 0.6 else "#14171a"
-        axes.text(column + 0.5, row + 0.5, f"{100 * value:.0f}", ha="center", va="center", color=colour, fontsize=9.5)
+        text = f"{100 * value:.0f}" if shares else f"{value:.2f}"
+        axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, fontsize=9.5)
     for row, column in chart.outlined:
         axes.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor=COLOURS[1], linewidth=2.2))
     axes.set_xticks(np.arange(columns) + 0.5, chart.columns, rotation=30 if columns > 4 else 0, ha="left")
@@ -116,7 +118,7 @@ def _heat_map(chart: HeatMap) -> Drawing:
     axes.invert_yaxis()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title(f"{chart.title}, %", loc="left", fontsize=11)
+    axes.set_title(_with_unit(chart.title, chart.figures[0][0]), loc="left", fontsize=11)
     return drawing
 
 

@@ -9,11 +9,13 @@ from tqdm import tqdm
 
 from esd_core.concepts import ConceptEntry, ConceptKind
 from esd_core.errors import InvalidInput
+from esd_core.evaluation.metrics.perceptual import perceptual_distance
 from esd_core.evaluation.results import ProbeResult
 from esd_core.evaluation.suite import Probe
-from esd_core.studies.figures import change, rate_after, rate_before, together
+from esd_core.studies.figures import Figure, change, mean, rate_after, rate_before, together
+from esd_core.studies.gallery import Meter, meter_of
 from esd_core.studies.study import HeatMap, Sheet, Table
-from esd_core.studies.workbench import Seen, Workbench
+from esd_core.studies.workbench import SHOWN, Seen, Workbench
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,27 @@ class Matrix:
             outlined=tuple((i + 1, self.prompted.index(concept)) for i, concept in enumerate(self.erased)),
         )
 
+    def moved(self, meter: Meter, name: str) -> HeatMap:
+        """How far the first images of each concept (columns) moved by each erasure (rows), at equal seeds."""
+        shown = {probe: self.original.images(probe, SHOWN) for probe in self.probes.values()}
+        before = {probe: meter.features(np.stack(images)) for probe, images in shown.items()}
+
+        def moved_by(seen: Seen, probe: Probe) -> Figure:
+            after = meter.features(np.stack(seen.images(probe, SHOWN)))
+            both = min(len(before[probe]), len(after))
+            return mean(perceptual_distance(before[probe][:both], after[:both]))
+
+        return HeatMap(
+            name=name,
+            title="How far pictures moved at equal seeds: 0 is the same, 1 has nothing in common",
+            rows=tuple(f"{concept} erased" for concept in self.erased),
+            columns=self.prompted,
+            figures=tuple(
+                tuple(moved_by(seen, probe) for probe in self.probes.values()) for seen in self.seen.values()
+            ),
+            outlined=tuple((i, self.prompted.index(concept)) for i, concept in enumerate(self.erased)),
+        )
+
     def sheet(self, name: str, title: str) -> Sheet:
         def row(seen: Seen) -> tuple[np.ndarray, ...]:
             return tuple(seen.images(probe)[0] for probe in self.probes.values())
@@ -101,6 +124,11 @@ def fill_matrix(bench: Workbench, given: tuple[str, ...], kind: ConceptKind) -> 
         seen[concept] = bench.see(models[concept], counts)
     original = bench.see(bench.original(), dict.fromkeys(probes.values(), bench.others))
     return Matrix(probes, seen, original)
+
+
+def distances(bench: Workbench, matrix: Matrix, name: str) -> tuple[HeatMap, ...]:
+    """By the features that the suite names for quality; none where it names none."""
+    return (matrix.moved(meter_of(bench.suite, bench.machine.device), name),) if bench.suite.quality else ()
 
 
 def _named_probe(bench: Workbench, name: str) -> Probe:

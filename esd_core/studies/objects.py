@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from esd_core.concepts import ConceptKind
 from esd_core.studies.figures import rate_after, rate_before
-from esd_core.studies.matrix import Matrix, fill_matrix
+from esd_core.studies.matrix import Matrix, distances, fill_matrix
 from esd_core.studies.request import StudyRequest
 from esd_core.studies.study import Bars, Findings, Series
 from esd_core.studies.workbench import Workbench
@@ -22,7 +22,11 @@ def objects(bench: Workbench, request: StudyRequest) -> Findings:
             matrix.summary("objects", "class", "classes"),
             matrix.table("objects-change", "Change of every class (columns) by every erasure (rows), in points"),
         ),
-        charts=(_bars(matrix), matrix.heat_map("objects-matrix", "How often each class is seen")),
+        charts=(
+            _bars(matrix),
+            matrix.heat_map("objects-matrix", "How often each class is seen"),
+            *distances(bench, matrix, "objects-moved"),
+        ),
         sheets=(matrix.sheet("objects-images", "What is drawn for each class: one seed for each column"),),
         notes=(
             (

@@ -47,7 +47,7 @@ class Bars(_Part):
 
 
 class HeatMap(_Part):
-    """Shares, (rows, columns), in [0, 1]."""
+    """Shares in [0, 1], or distances of the same range, (rows, columns)."""
 
     kind: Literal["heat-map"] = "heat-map"
     name: str

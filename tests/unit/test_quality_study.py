@@ -124,7 +124,7 @@ def test_prompts_and_real_images_may_be_given(study: Callable[..., Study], tmp_p
     for n in range(4):
         pixels = np.random.default_rng(n).integers(0, 256, (40, 50, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(real / f"{n}.png")
-    table = study(prompts=prompts, real=real).tables[0]
+    table = study(prompts=str(prompts), real=real).tables[0]
     assert {figure.images for figure in column(table, "others moved by").values()} == {5}
     assert column(table, "FID")["base"].value > 0
     (real / "4.png").write_text("no image")
@@ -179,3 +179,21 @@ def test_the_interval_of_a_mean_is_students() -> None:
     interval = mean_interval([1.0, 2.0, 3.0, 4.0])
     assert [interval.lower, interval.upper] == pytest.approx([0.446, 4.554], abs=1e-3)
     assert mean_interval([3.0]).lower == mean_interval([3.0]).upper == 3
+
+
+def test_a_matrix_says_how_far_every_concept_moved(
+    study: Callable[..., Study], suite_file: Path, tmp_path: Path
+) -> None:
+    """As far as the images in its picture did, by the features of the suite's quality entry."""
+    found = study(protocol="objects", concepts=["house", "tree"])
+    chart = found.charts[-1]
+    assert chart.kind == "heat-map"
+    assert (chart.rows, chart.columns) == (("house erased", "tree erased"), ("house", "tree"))
+    assert chart.outlined == ((0, 0), (1, 1))
+    assert [[figure.images for figure in row] for row in chart.figures] == [[IMAGES, OTHERS], [OTHERS, IMAGES]]
+    assert all(0 < figure.value < 2 for row in chart.figures for figure in row)
+    assert (tmp_path / "out" / "objects-moved.png").is_file()
+    raw = yaml.safe_load(suite_file.read_text())
+    plain = suite_file.parent / "without-quality.yaml"
+    plain.write_text(yaml.safe_dump({**raw, "quality": None}))
+    assert len(study(protocol="objects", concepts=["house", "tree"], suite=str(plain)).charts) == len(found.charts) - 1
