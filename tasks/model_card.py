@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from esd_core.concepts import MINIATURE, ErasureJob
+from esd_core.concepts import ErasureJob
 from esd_core.evaluation.gates import Verdict
 from esd_core.evaluation.pairs import PairCounts
 from esd_core.evaluation.results import EvaluationReport, ProbeResult
+from esd_core.loading_code import loading_code
 from tasks.approval_log import ApprovalRecord
 
 PAPER = "[Gandikota et al., Erasing Concepts from Diffusion Models, ICCV 2023](https://arxiv.org/abs/2303.07345)"
@@ -87,7 +88,7 @@ concept ({PAPER}).
 ## Load it
 
 ```python
-{_loading_code(job.base)}
+{loading_code(job.base)}
 ```
 
 `weights.safetensors` holds only the tensors that were trained, under the denoiser's own names.
@@ -155,23 +156,6 @@ def _front_matter(job: ErasureJob) -> str:
         "---",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _loading_code(base: str) -> str:
-    """Six lines of plain diffusers, the same for every family."""
-    name, _, revision = base.partition("@")
-    where = "esd_core/miniature/model" if base == MINIATURE else name
-    pinned = f", revision={json.dumps(revision)}" if revision else ""
-    return "\n".join(
-        [
-            "from diffusers import DiffusionPipeline",
-            "from safetensors.torch import load_file",
-            f"pipe = DiffusionPipeline.from_pretrained({json.dumps(where)}{pinned})",
-            'denoiser = getattr(pipe, "unet", None) or pipe.transformer',
-            'denoiser.load_state_dict(load_file("weights.safetensors"), strict=False)',
-            'pipe("a prompt").images[0].save("image.png")',
-        ]
-    )
 
 
 def cell(text: str) -> str:

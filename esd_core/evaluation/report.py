@@ -19,6 +19,7 @@ from esd_core.evaluation.curves import FRAME, look_curve, loss_curve
 from esd_core.evaluation.gates import COHERENT, GateResult, Verdict
 from esd_core.evaluation.pairs import PairCounts, pooled
 from esd_core.evaluation.results import EvaluationReport, ProbeResult
+from esd_core.loading_code import loading_code
 from esd_core.merge_rounds import Round
 from esd_core.tuning import IMAGES, Check, Tuned
 
@@ -102,6 +103,7 @@ def _view(section: JobSection) -> dict[str, Any]:
         "comparison": _comparison_rows(report, section.comparison) if section.comparison else [],
         "comparison_name": section.comparison_name,
         "again": concept_list(job, report.images_per_probe, {gate.gate: gate.limit for gate in section.verdict.gates}),
+        "code": loading_code(job.base),
         "links": section.links,
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,14 @@ def test_a_job_report_shows_every_figure(section: JobSection, tmp_path: Path) ->
     assert "Against ESD-x" in html
     left = report_of("sun", 12).erased[0].after_interval
     assert f"48&#8239;%<br><small>{100 * left.lower:.0f} to {100 * left.upper:.0f}</small>" in html  # by the comparison
+
+
+def test_the_code_that_uses_the_weights_names_the_base_and_its_commit(section: JobSection, tmp_path: Path) -> None:
+    job = section.job.model_copy(update={"base": "someone/flux@0123abcd"})
+    write_job_report(tmp_path / "report.html", replace(section, job=job))
+    text = unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert 'DiffusionPipeline.from_pretrained("someone/flux", revision="0123abcd")' in text
+    assert "pipe.transformer" in text  # not every family has a U-Net
 
 
 def test_a_report_says_why_it_did_not_pass(section: JobSection, tmp_path: Path) -> None:
