@@ -92,7 +92,7 @@ class Matrix:
 
         return HeatMap(
             name=name,
-            title="How far pictures moved at equal seeds: 0 is the same, 1 has nothing in common",
+            title="How far pictures moved at equal seeds, 0 to 1",
             rows=tuple(f"{concept} erased" for concept in self.erased),
             columns=self.prompted,
             figures=tuple(
