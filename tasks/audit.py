@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,6 +14,7 @@ from tasks.layout import POINTER, RELEASES
 from tasks.registry import RegisteredVersion
 from tasks.standing import standings
 from tasks.storage import Bucket, open_bucket
+from tasks.trust import Trust
 
 AT_ONCE = 4  # versions whose files are fetched at a time
 
@@ -47,8 +47,8 @@ class Audit(BaseModel):
     disagreements: tuple[Disagreement, ...]
 
 
-def audit(key: Path | None = None) -> Audit:
-    """Compare everything. key: public key that must have signed the releases; default: the settings'.
+def audit(trust: Trust | None = None) -> Audit:
+    """Compare everything. trust: who must have signed the releases; default: as the settings say.
 
     A log whose chain is broken is one disagreement; what follows from the log is then not looked at.
     """
@@ -63,7 +63,7 @@ def audit(key: Path | None = None) -> Audit:
     released = sorted(place for place, standing in standings(log).items() if standing.released)
     found += _each(versions, lambda version: audit_checks.faults_of_tags(bucket, log, version))
     found += _each(versions, lambda version: audit_checks.faults_of_entries(log, version))
-    found += _releases(bucket, log, released, key)
+    found += _releases(bucket, log, released, trust)
     found += _models(bucket, log, versions)
     found += _strays(bucket, log, versions)
     return Audit(versions=len(versions), releases=len(released), entries=len(log), disagreements=tuple(found))
@@ -77,10 +77,10 @@ def _each(versions: Iterable[RegisteredVersion], check: Callable[[RegisteredVers
 
 
 def _releases(
-    bucket: Bucket, log: Sequence[ApprovalRecord], places: Sequence[Place], key: Path | None
+    bucket: Bucket, log: Sequence[ApprovalRecord], places: Sequence[Place], trust: Trust | None
 ) -> list[Disagreement]:
     with ThreadPoolExecutor(AT_ONCE) as readers:
-        faults = readers.map(lambda place: audit_checks.faults_of_release(bucket, log, place, key), places)
+        faults = readers.map(lambda place: audit_checks.faults_of_release(bucket, log, place, trust), places)
         return [_at(place, what) for place, found in zip(places, faults, strict=True) for what in found]
 
 

@@ -19,6 +19,7 @@ from tasks.pointer import read_pointer
 from tasks.registry import RegisteredVersion
 from tasks.standing import State, current_release, lacking, standing_of
 from tasks.storage import Bucket
+from tasks.trust import Trust
 
 MIRRORED = (
     *("esd.state", "esd.approval", "esd.approval_by", "esd.approval_at", "esd.approval_reason", "esd.approval_entry"),
@@ -98,12 +99,12 @@ def faults_of_entries(log: Sequence[ApprovalRecord], version: RegisteredVersion)
 
 
 def faults_of_release(
-    bucket: Bucket, log: Sequence[ApprovalRecord], place: tuple[str, int], key: Path | None
+    bucket: Bucket, log: Sequence[ApprovalRecord], place: tuple[str, int], trust: Trust | None
 ) -> list[str]:
     """Whether a release in S3 is whole and unaltered; that it was withdrawn is no disagreement."""
     last = standing_of(log, *place).last
     withdrawn = f"withdrawn by {last.by}: {last.reason}" if last and last.decision is Decision.WITHDRAWN else None
-    return [f"in S3: {fault}" for fault in verify(bucket.uri(release_folder(*place)), key) if fault != withdrawn]
+    return [f"in S3: {fault}" for fault in verify(bucket.uri(release_folder(*place)), trust) if fault != withdrawn]
 
 
 def faults_of_aliases(log: Sequence[ApprovalRecord], model: str, versions: Iterable[int]) -> list[str]:

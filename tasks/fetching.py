@@ -17,9 +17,9 @@ from tasks.layout import MANIFEST, SIGNATURE, WEIGHTS, is_model_name, release_at
 from tasks.manifest import Manifest, ReleasedFile, faults_of_folder, read_manifest
 from tasks.pointer import read_pointer
 from tasks.settings import Signing, get_settings
-from tasks.signing import faults_of_signature
 from tasks.standing import Standing, State, current_release, standing_of
 from tasks.storage import Bucket, open_bucket, parse_uri
+from tasks.trust import Trust, faults_of_signature
 from tasks.weights_check import faults_against_base
 
 
@@ -36,23 +36,23 @@ class Found:
     faults: list[str]
 
 
-def verify(place: str, key: Path | None = None, base: str | None = None) -> list[str]:
+def verify(place: str, trust: Trust | None = None, base: str | None = None) -> list[str]:
     """Faults of a release in S3 or of a downloaded one; empty when it is whole, unaltered, approved, and signed.
 
-    key: public key that must have signed it; default: the settings'. base: base model whose tensors the weights must
+    trust: who must have signed it; default: as the settings say. base: base model whose tensors the weights must
     fit; by default looked at only for the bundled one.
     """
     if "://" not in place:
         folder = Path(place)
         if not folder.is_dir():
             raise InvalidInput(f"no such folder: {place}; give a release folder, or s3://BUCKET/releases/MODEL/VERSION")
-        return _faults_on_disk(folder, key, base)
+        return _faults_on_disk(folder, trust, base)
     bucket_name, prefix = parse_uri(place)
     bucket, named = open_bucket(bucket_name), release_at(prefix)
     if named is None:
         bucket.check()
         raise InvalidInput(f"{place} is not where a release lies: expected s3://BUCKET/releases/MODEL/VERSION")
-    found = look(bucket, *named, key)
+    found = look(bucket, *named, trust)
     if found.manifest is None:
         return found.faults
     faults = found.faults + _faults_of_log(found, read_log(bucket))
@@ -63,14 +63,14 @@ def verify(place: str, key: Path | None = None, base: str | None = None) -> list
     return faults + missing + [fault for fault in rest if fault.partition(" ")[0] not in told]
 
 
-def fetch(reference: str, out: Path | None = None, key: Path | None = None, *, progress: bool = False) -> Path:
+def fetch(reference: str, out: Path | None = None, trust: Trust | None = None, *, progress: bool = False) -> Path:
     """Fetch a release, verified, to `out` or into the cache; what is there already is not fetched again.
 
     reference: MODEL (its current release), MODEL@VERSION, or the release's address in S3. Raises ReleaseError when it
     was withdrawn, was never released, or is not whole and unaltered.
     """
     bucket, model, version = _resolve(reference)
-    found = look(bucket, model, version, key)
+    found = look(bucket, model, version, trust)
     log = read_log(bucket)
     standing = standing_of(log, model, version)
     _refuse_withdrawn(standing)
@@ -87,7 +87,7 @@ def fetch(reference: str, out: Path | None = None, key: Path | None = None, *, p
     return folder
 
 
-def look(bucket: Bucket, model: str, version: int, key: Path | None = None) -> Found:
+def look(bucket: Bucket, model: str, version: int, trust: Trust | None = None) -> Found:
     """A release's manifest and signature, checked; sizes and names of its objects, before any of them is read."""
     prefix = release_folder(model, version)
     content = bucket.get(prefix + MANIFEST)
@@ -100,7 +100,7 @@ def look(bucket: Bucket, model: str, version: int, key: Path | None = None) -> F
         return Found(bucket, model, version, None, content, None, faults)
     signature, settings = bucket.get(prefix + SIGNATURE), get_settings()
     required = settings.signing is Signing.REQUIRED
-    faults = faults_of_signature(content, signature, key or settings.verifying_key, required=required)
+    faults = faults_of_signature(content, signature, trust or Trust.of_settings(), required=required)
     if (manifest.model, manifest.version) != (model, version):
         faults.append(f"{MANIFEST} is that of {manifest.model} version {manifest.version}, which belongs elsewhere")
     else:
@@ -151,7 +151,7 @@ def _download_file(bucket: Bucket, path: Path, file: ReleasedFile, progress: boo
     download(bucket, file.key, path, size=file.size, sha256=file.sha256, progress=progress)
 
 
-def _faults_on_disk(folder: Path, key: Path | None, base: str | None) -> list[str]:
+def _faults_on_disk(folder: Path, trust: Trust | None, base: str | None) -> list[str]:
     faults, settings = faults_of_folder(folder), get_settings()
     path, signed = folder / MANIFEST, folder / SIGNATURE
     if path.is_symlink() or not path.is_file():
@@ -159,7 +159,7 @@ def _faults_on_disk(folder: Path, key: Path | None, base: str | None) -> list[st
     content = path.read_bytes()
     signature = signed.read_bytes() if signed.is_file() and not signed.is_symlink() else None
     required = settings.signing is Signing.REQUIRED
-    faults = faults + faults_of_signature(content, signature, key or settings.verifying_key, required=required)
+    faults = faults + faults_of_signature(content, signature, trust or Trust.of_settings(), required=required)
     manifest, _ = read_manifest(content)
     return faults if faults or manifest is None else _faults_of_base(folder, manifest, base)
 

@@ -85,7 +85,26 @@ class Settings(BaseSettings):
     signing: Signing = Field(Signing.OPTIONAL, description="Whether releases must be signed: optional or required.")
     signing_key: Path | None = Field(None, description="Private EC key (PEM) that publishing signs with.")
     signing_password: SecretStr | None = Field(None, description="Password of the signing key, if it has one.")
+    signing_certificate: Path | None = Field(
+        None, description="Certificate of the signing key (PEM), and after it those between it and the root."
+    )
+    signing_sigstore: bool = Field(False, description="Sign with Sigstore instead of a key.")
+    signing_token: SecretStr | None = Field(
+        None, description="OIDC token to sign with Sigstore as; unset: who CI services and clouds say this machine is."
+    )
     verifying_key: Path | None = Field(None, description="Public key (PEM) that fetching and verifying check with.")
+    verifying_roots: Path | None = Field(
+        None, description="Instead: root certificates (PEM) that signers have theirs of."
+    )
+    verifying_identity: str | None = Field(
+        None, min_length=1, description="Whom the signer's certificate must name; with an issuer: Sigstore's identity."
+    )
+    verifying_issuer: str | None = Field(
+        None, pattern=r"^https://", description="Instead of key and roots: who vouches for that identity to Sigstore."
+    )
+    sigstore_trust: Path | None = Field(
+        None, description="Trust configuration (JSON) of a Sigstore of one's own; unset: the public one."
+    )
 
     prefect_api_url: str | None = Field(
         None, validation_alias="PREFECT_API_URL", description="Prefect server of flow runs; unset: an embedded one."

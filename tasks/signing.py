@@ -1,7 +1,8 @@
 """Signatures of releases: a detached OpenSSF Model Signing signature over manifest.json, which names all else.
 
-Signed with an elliptic-curve key, offline. manifest.sig is a Sigstore bundle, which the `model_signing` command of
-that project verifies too. No key is ever kept here: settings name its file.
+Signed offline with an elliptic-curve key, which may have a certificate, or with Sigstore. manifest.sig is a Sigstore
+bundle, which the `model_signing` command of that project verifies too. No key is ever kept here: settings name its
+file. Whose signature counts: tasks/trust.py.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from esd_core.errors import InvalidInput, ReleaseError
+from esd_core.errors import InvalidInput, ReleaseError, ServiceUnavailable
 from tasks.layout import MANIFEST, SIGNATURE
 from tasks.settings import Settings, Signing
 
+if TYPE_CHECKING:
+    from model_signing.signing import Config
+
 PUBLIC_SUFFIX = ".pub"
-MOST_BYTES = 1 << 20  # of a signature
 
 
 def make_key(path: Path, password: str | None = None) -> Path:
@@ -46,22 +50,74 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
 
 
 def sign(manifest: bytes, settings: Settings) -> bytes | None:
-    """The signature of a manifest; None where no key is set and none is required."""
-    if settings.signing_key is None:
+    """The signature of a manifest; None where nothing to sign with is set and none is required.
+
+    Raises InvalidInput when what is set cannot be used, ServiceUnavailable when Sigstore does not answer.
+    """
+    if not (settings.signing_key or settings.signing_sigstore):
         if settings.signing is Signing.REQUIRED:
             raise ReleaseError("releases must be signed (ESD_SIGNING), but no key is set: set ESD_SIGNING_KEY")
         return None
-    from model_signing.signing import Config
+    if settings.signing_sigstore:
+        with _errors_of_sigstore():
+            return _signature(manifest, _with_sigstore(settings))
+    return _signature(manifest, _with_key(settings))
 
-    password = settings.signing_password.get_secret_value() if settings.signing_password else None
-    try:
-        config = Config().use_elliptic_key_signer(private_key=settings.signing_key, password=_bytes(password))
-    except (OSError, ValueError, TypeError) as e:
-        raise InvalidInput(f"ESD_SIGNING_KEY: {settings.signing_key} cannot be used: {_one_line(e)}") from e
-    with _alone(manifest) as folder:
+
+def _signature(manifest: bytes, config: Config) -> bytes:
+    with alone(manifest) as folder:
         signature = folder.with_name(SIGNATURE)
         config.sign(folder, signature)
         return signature.read_bytes()
+
+
+def _with_key(settings: Settings) -> Config:
+    """Signing with a key, or with a key and its certificate, which the signature then carries."""
+    from model_signing.signing import Config
+
+    key, certificate = settings.signing_key, settings.signing_certificate
+    assert key
+    password = settings.signing_password.get_secret_value() if settings.signing_password else None
+    if certificate and password:
+        raise InvalidInput("ESD_SIGNING_PASSWORD: keys with a certificate are read without one: decrypt the key")
+    try:
+        if certificate:  # of a file that begins with it, the library reads the first, and as the chain all
+            return Config().use_certificate_signer(
+                private_key=key, signing_certificate=certificate, certificate_chain=[certificate]
+            )
+        return Config().use_elliptic_key_signer(private_key=key, password=_bytes(password))
+    except (OSError, ValueError, TypeError) as e:
+        told = f"ESD_SIGNING_KEY: {key}" + (f" with ESD_SIGNING_CERTIFICATE {certificate}" if certificate else "")
+        raise InvalidInput(f"{told} cannot be used: {one_line(e)}") from e
+
+
+def _with_sigstore(settings: Settings) -> Config:
+    """Signing as somebody whom Sigstore knows. Never asks in a browser: nobody sits before a night."""
+    from model_signing.signing import Config
+    from sigstore.oidc import detect_credential
+
+    given = settings.signing_token
+    token = given.get_secret_value() if given else detect_credential()
+    if not token:
+        raise InvalidInput(
+            "ESD_SIGNING_SIGSTORE: this machine has no identity of its own (as CI services and clouds give): "
+            "set ESD_SIGNING_TOKEN"
+        )
+    return Config().use_sigstore_signer(identity_token=token, trust_config=settings.sigstore_trust)
+
+
+@contextmanager
+def _errors_of_sigstore() -> Iterator[None]:
+    from sigstore.oidc import IdentityError
+
+    try:
+        yield
+    except InvalidInput:
+        raise
+    except IdentityError as e:
+        raise InvalidInput(f"ESD_SIGNING_TOKEN: Sigstore does not take it: {one_line(e)}") from e
+    except Exception as e:  # each of Sigstore's clients has exceptions of its own
+        raise ServiceUnavailable(f"Sigstore does not sign: {one_line(e)}; try again, or sign with a key") from e
 
 
 def _bytes(password: str | None) -> str | None:
@@ -69,43 +125,8 @@ def _bytes(password: str | None) -> str | None:
     return password.encode() if password else None  # type: ignore[return-value]
 
 
-def faults_of_signature(manifest: bytes, signature: bytes | None, key: Path | None, *, required: bool) -> list[str]:
-    """What is wrong with a release's signature; without a key only whether one is there, where that is required."""
-    if signature is None:
-        return [f"{SIGNATURE} is missing: the release is not signed"] if required or key else []
-    if key is None:
-        return (
-            [f"{SIGNATURE} cannot be checked without a key: add --key PUB, or set ESD_VERIFYING_KEY"]
-            if required
-            else []
-        )
-    if len(signature) > MOST_BYTES:
-        return [f"{SIGNATURE} is no signature: {len(signature)} bytes"]
-    return _checked(manifest, signature, key)
-
-
-def _checked(manifest: bytes, signature: bytes, key: Path) -> list[str]:
-    from cryptography.exceptions import InvalidSignature
-    from model_signing.verifying import Config
-
-    try:
-        config = Config().use_elliptic_key_verifier(public_key=key)
-    except (OSError, ValueError, TypeError, AttributeError) as e:
-        raise InvalidInput(f"{key} is not a public EC key (PEM): {_one_line(e)}") from e
-    with _alone(manifest) as folder:
-        path = folder.with_name(SIGNATURE)
-        path.write_bytes(signature)
-        try:
-            config.verify(folder, path)
-        except InvalidSignature:
-            return [f"{SIGNATURE} was not made with {key.name}, or {MANIFEST} was altered"]
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
-            return [f"{SIGNATURE} does not fit {MANIFEST}: {_one_line(e)[:200]}"]
-    return []
-
-
 @contextmanager
-def _alone(manifest: bytes) -> Iterator[Path]:
+def alone(manifest: bytes) -> Iterator[Path]:
     """A folder that holds the manifest and nothing else: so much is signed, and nothing less can be."""
     with tempfile.TemporaryDirectory(prefix="esd-signing-") as folder:
         alone = Path(folder) / "release"
@@ -114,5 +135,5 @@ def _alone(manifest: bytes) -> Iterator[Path]:
         yield alone
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__

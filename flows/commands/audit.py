@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.commands.options import add_command
+from flows.commands.options import add_command, add_trust, trust_from
 
 if TYPE_CHECKING:
     from flows.commands.options import Commands
@@ -27,7 +26,7 @@ def add(commands: Commands) -> None:
     parser = add_command(
         commands, "audit", "compare registry, S3 and the approval log, and list what disagrees", EPILOG
     )
-    parser.add_argument("--key", type=Path, metavar="PUB", help="public key that must have signed the releases")
+    add_trust(parser)
     parser.set_defaults(command=audit)
 
 
@@ -36,7 +35,7 @@ def audit(arguments: argparse.Namespace) -> int:
     from tasks.audit import audit as compare
 
     with embedded_storage():
-        found = compare(arguments.key)
+        found = compare(trust_from(arguments))
     looked = f"{found.versions} versions, {found.releases} releases, {found.entries} entries of the approval log"
     for disagreement in found.disagreements:
         print(disagreement.sentence, file=sys.stderr)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from esd_core.machine import Machine
+    from tasks.trust import Trust
 
 
 class Commands(Protocol):
@@ -63,3 +65,21 @@ def add_version(parser: argparse.ArgumentParser) -> None:
 def add_decision(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--by", required=True, metavar="NAME", help="who decides")
     parser.add_argument("--reason", required=True, metavar="TEXT", help="why")
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Who must have signed; where nobody is named, whom the settings name."""
+    group = parser.add_argument_group("who must have signed (default: ESD_VERIFYING_...)")
+    group.add_argument("--key", type=Path, metavar="PUB", help="the owner of this public key")
+    group.add_argument("--roots", type=Path, metavar="PEM", help="somebody with a certificate under these roots")
+    group.add_argument("--identity", metavar="WHO", help="whom the certificate must name, or who Sigstore must know")
+    group.add_argument("--issuer", metavar="URL", help="with Sigstore: who must have vouched for that identity")
+
+
+def trust_from(arguments: argparse.Namespace) -> Trust | None:
+    """Who must have signed, as these options say; None where they say nothing."""
+    from tasks.settings import get_settings
+    from tasks.trust import Trust
+
+    given = {name: getattr(arguments, name) for name in ("key", "roots", "identity", "issuer")}
+    return Trust(**given, sigstore=get_settings().sigstore_trust) if any(given.values()) else None

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.commands.options import add_command
+from flows.commands.options import add_command, add_trust, trust_from
 
 if TYPE_CHECKING:
     from flows.commands.options import Commands
@@ -42,21 +42,17 @@ example:
 def add(commands: Commands) -> None:
     parser = add_command(commands, "verify", "check a release, in S3 or downloaded, against its manifest", VERIFY)
     parser.add_argument("release", metavar="s3://...|DIR", help="release folder in S3 or on disk")
-    _add_key(parser)
+    add_trust(parser)
     parser.add_argument("--base", metavar="BASE", help="base model whose tensors the weights must fit")
     parser.set_defaults(command=verify)
     parser = add_command(commands, "fetch", "download a release, verified", FETCH)
     parser.add_argument("release", metavar="MODEL[@VERSION]|s3://...", help="which release")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the cache in ESD_HOME)")
-    _add_key(parser)
+    add_trust(parser)
     parser.set_defaults(command=fetch)
     parser = add_command(commands, "keygen", "make a development key for signing releases", KEYGEN)
     parser.add_argument("file", type=Path, metavar="FILE", help="where the private key goes")
     parser.set_defaults(command=keygen)
-
-
-def _add_key(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--key", type=Path, metavar="PUB", help="public key that must have signed it")
 
 
 def verify(arguments: argparse.Namespace) -> int:
@@ -64,7 +60,7 @@ def verify(arguments: argparse.Namespace) -> int:
     from tasks import fetching
 
     with storage_for(arguments.release):
-        faults = fetching.verify(arguments.release, arguments.key, arguments.base)
+        faults = fetching.verify(arguments.release, trust_from(arguments), arguments.base)
     for fault in faults:
         print(f"{arguments.release}: {fault}", file=sys.stderr)
     if not faults:
@@ -77,7 +73,7 @@ def fetch(arguments: argparse.Namespace) -> int:
     from tasks import fetching
 
     with embedded_storage():
-        folder = fetching.fetch(arguments.release, arguments.out, arguments.key, progress=sys.stderr.isatty())
+        folder = fetching.fetch(arguments.release, arguments.out, trust_from(arguments), progress=sys.stderr.isatty())
     print(folder)
     return 0
 

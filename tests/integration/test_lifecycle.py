@@ -19,6 +19,7 @@ from tasks.settings import Settings
 from tasks.signing import make_key
 from tasks.standing import State, standing_of
 from tasks.storage import Bucket
+from tasks.trust import Trust
 from tests.integration.conftest import Made, read_json
 from tests.integration.s3_calls import recorded
 
@@ -200,9 +201,11 @@ def test_a_signed_release_verifies_with_its_key_and_no_other(
     uri = publish(MODEL, 1).uri
     assert verify(uri) == []
     folder = fetch(MODEL, tmp_path / "out")
-    assert verify(str(folder), public) == []
-    assert any("does not fit manifest.json: Key mismatch" in fault for fault in verify(str(folder), other))
-    with pytest.raises(ReleaseError, match=r"is not fetched: .*Key mismatch"):
-        fetch(MODEL, tmp_path / "again", other)
+    assert verify(str(folder), Trust(key=public)) == []
+    assert any(
+        "was made with another key than other.pem.pub" in fault for fault in verify(str(folder), Trust(key=other))
+    )
+    with pytest.raises(ReleaseError, match=r"is not fetched: .*another key than other"):
+        fetch(MODEL, tmp_path / "again", Trust(key=other))
     bucket.client.delete_object(Bucket=bucket.name, Key=f"releases/{MODEL}/1/manifest.sig")
     assert verify(uri) == ["manifest.sig is missing: the release is not signed"]

@@ -12,7 +12,8 @@ import pytest
 
 from esd_core.errors import InvalidInput, ReleaseError
 from tasks.settings import Settings, Signing
-from tasks.signing import faults_of_signature, make_key, sign
+from tasks.signing import make_key, sign
+from tasks.trust import Trust, faults_of_signature
 
 MANIFEST = b'{"format": "esd-release/2"}\n'
 
@@ -35,8 +36,15 @@ def public(key: Path) -> Path:
     return key.with_name(f"{key.name}.pub")
 
 
+def owner(key: Path) -> Trust:
+    return Trust(key=public(key))
+
+
+NOBODY = Trust()
+
+
 def test_a_signature_fits_its_manifest_and_key(key: Path, signature: bytes) -> None:
-    assert faults_of_signature(MANIFEST, signature, public(key), required=True) == []
+    assert faults_of_signature(MANIFEST, signature, owner(key), required=True) == []
 
 
 def test_the_private_half_is_for_its_owner_and_never_overwritten(key: Path) -> None:
@@ -50,13 +58,13 @@ def test_the_private_half_is_for_its_owner_and_never_overwritten(key: Path) -> N
 def test_an_altered_manifest_is_noticed(key: Path, signature: bytes) -> None:
     for i in range(len(MANIFEST)):
         altered = MANIFEST[:i] + bytes([MANIFEST[i] ^ 1]) + MANIFEST[i + 1 :]
-        assert faults_of_signature(altered, signature, public(key), required=False)
+        assert faults_of_signature(altered, signature, owner(key), required=False)
 
 
 def test_a_signature_of_somebody_else_is_noticed(signature: bytes, tmp_path: Path) -> None:
     other = make_key(tmp_path / "other.pem")
-    (fault,) = faults_of_signature(MANIFEST, signature, other, required=False)
-    assert fault.startswith("manifest.sig does not fit manifest.json: Key mismatch")
+    (fault,) = faults_of_signature(MANIFEST, signature, Trust(key=other), required=False)
+    assert fault == "manifest.sig was made with another key than other.pem.pub"
 
 
 def test_a_signature_whose_hint_was_changed_to_another_key_is_noticed(signature: bytes, tmp_path: Path) -> None:
@@ -65,7 +73,7 @@ def test_a_signature_whose_hint_was_changed_to_another_key_is_noticed(signature:
     assert theirs
     forged = json.loads(signature)
     forged["verificationMaterial"] = json.loads(theirs)["verificationMaterial"]
-    (fault,) = faults_of_signature(MANIFEST, json.dumps(forged).encode(), other, required=False)
+    (fault,) = faults_of_signature(MANIFEST, json.dumps(forged).encode(), Trust(key=other), required=False)
     assert fault == "manifest.sig was not made with other.pem.pub, or manifest.json was altered"
 
 
@@ -74,23 +82,23 @@ def test_a_signature_whose_hint_was_changed_to_another_key_is_noticed(signature:
     [b"", b"{}", b"[]", b"null", b"\xff\xfe", b'{"verificationMaterial": 1}', b"[" * 100_000, b"x" * (2 << 20)],
 )
 def test_what_is_no_signature_is_one_line(key: Path, broken: bytes) -> None:
-    (fault,) = faults_of_signature(MANIFEST, broken, public(key), required=False)
+    (fault,) = faults_of_signature(MANIFEST, broken, owner(key), required=False)
     assert fault.startswith("manifest.sig ")
     assert "\n" not in fault
 
 
 def test_every_cut_of_a_signature_is_one_line(key: Path, signature: bytes) -> None:
     for end in range(0, len(signature), 97):
-        (fault,) = faults_of_signature(MANIFEST, signature[:end], public(key), required=False)
+        (fault,) = faults_of_signature(MANIFEST, signature[:end], owner(key), required=False)
         assert "\n" not in fault
 
 
 def test_unsigned_is_allowed_unless_a_key_is_given_or_the_settings_forbid_it(key: Path, signature: bytes) -> None:
-    assert faults_of_signature(MANIFEST, None, None, required=False) == []
+    assert faults_of_signature(MANIFEST, None, NOBODY, required=False) == []
     missing = ["manifest.sig is missing: the release is not signed"]
-    assert faults_of_signature(MANIFEST, None, None, required=True) == missing
-    assert faults_of_signature(MANIFEST, None, public(key), required=False) == missing
-    (fault,) = faults_of_signature(MANIFEST, signature, None, required=True)
+    assert faults_of_signature(MANIFEST, None, NOBODY, required=True) == missing
+    assert faults_of_signature(MANIFEST, None, owner(key), required=False) == missing
+    (fault,) = faults_of_signature(MANIFEST, signature, NOBODY, required=True)
     assert "cannot be checked without a key" in fault
     assert sign(MANIFEST, Settings()) is None
     with pytest.raises(ReleaseError, match="no key is set: set ESD_SIGNING_KEY"):
@@ -103,7 +111,7 @@ def test_a_password_is_asked_for_and_used(tmp_path: Path) -> None:
     signed = sign(
         MANIFEST, Settings.model_validate({"signing_key": tmp_path / "team.pem", "signing_password": "open sesame"})
     )
-    assert faults_of_signature(MANIFEST, signed, public_half, required=True) == []
+    assert faults_of_signature(MANIFEST, signed, Trust(key=public_half), required=True) == []
     for password in (None, "wrong"):
         settings = Settings.model_validate({"signing_key": tmp_path / "team.pem", "signing_password": password})
         with pytest.raises(InvalidInput, match=r"team\.pem cannot be used") as caught:
@@ -115,7 +123,7 @@ def test_a_password_is_asked_for_and_used(tmp_path: Path) -> None:
 def test_what_is_no_key_is_one_line(signature: bytes, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "key").write_bytes(content)
     with pytest.raises(InvalidInput, match="is not a public EC key") as caught:
-        faults_of_signature(MANIFEST, signature, tmp_path / "key", required=False)
+        faults_of_signature(MANIFEST, signature, Trust(key=tmp_path / "key"), required=False)
     assert "\n" not in str(caught.value)
     with pytest.raises(InvalidInput, match="cannot be used"):
         sign(MANIFEST, Settings(signing_key=tmp_path / "key"))
