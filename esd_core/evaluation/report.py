@@ -5,12 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from esd_core import digest
 from esd_core.concepts import ErasureJob
@@ -21,6 +19,7 @@ from esd_core.evaluation.pairs import PairCounts, pooled
 from esd_core.evaluation.results import EvaluationReport, ProbeResult
 from esd_core.loading_code import loading_code
 from esd_core.merge_rounds import Round
+from esd_core.page_template import template
 from esd_core.tuning import IMAGES, Check, Tuned
 
 
@@ -53,26 +52,9 @@ def write_run_report(path: Path, title: str, sections: Sequence[JobSection]) -> 
     _write(path, title, sections)
 
 
-@lru_cache(maxsize=1)
-def _template() -> Template:
-    """Compiled once in a process: it takes longer than writing a report."""
-    environment = Environment(
-        loader=PackageLoader("esd_core", "evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2")
-
-
 def _write(path: Path, title: str, sections: Sequence[JobSection]) -> None:
-    text = _template().render(
-        title=title,
-        sections=[_view(section) for section in sections],
-        frame=FRAME,
-    )
-    digest.write_text(path, text)
+    page = template("esd_core.evaluation", "report.html.j2")
+    digest.write_text(path, page.render(title=title, sections=[_view(section) for section in sections], frame=FRAME))
 
 
 def _view(section: JobSection) -> dict[str, Any]:

@@ -44,28 +44,32 @@ def quality(bench: Workbench, request: StudyRequest) -> Findings:
     rows = tuple((model, *_row(base, reference, looks, not request.real)) for model, looks in seen.items())
     fits = ("CLIP score",) if meter.clip else ()
     columns = ("", "FID", "KID", *fits, "others moved by", f"{name} moved by")
-    features = bench.suite.quality.features if bench.suite.quality else ""
-    against = f"the images in {request.real}" if request.real else "the base's own at other seeds"
     return Findings(
         title=f"Quality without {name}",
         asks="Are the pictures of everything else as good as before, and still the same?",
         tables=(Table(name="quality", title=f"{len(others)} images of other prompts", columns=columns, rows=rows),),
         sheets=(_sheet({model: looks for model, (_, looks) in seen.items()}),),
-        notes=(
-            (
-                f"FID and KID: distance from {against}, on features of {features}; they compare only with figures of "
-                "the same features, and FIDs with those of the same number of images. A KID whose interval holds 0 "
-                "tells nothing apart."
-            ),
-            (
-                "Moved by: mean of 1 minus the cosine of the features of two images at one seed, from the base's; "
-                f"{name}: {len(own)} images of its own prompts."
-            ),
-            (
-                "The paper's figures, FID and CLIP on 30,000 prompts of COCO: SD 14.50 and .1592, SLD-Medium 16.90 and "
-                ".1594, SLD-Max 18.76 and .1583, ESD-u 13.68 and .1585."
-            ),
-            *ways.left_out,
+        notes=(*_notes(bench, request, name, len(own)), *ways.left_out),
+    )
+
+
+def _notes(bench: Workbench, request: StudyRequest, name: str, own: int) -> tuple[str, ...]:
+    """own: how many images of the concept's prompts there are."""
+    features = bench.suite.quality.features if bench.suite.quality else ""
+    against = f"the images in {request.real}" if request.real else "the base's own at other seeds"
+    return (
+        (
+            f"FID and KID: distance from {against}, on features of {features}; they compare only with figures of "
+            "the same features, and FIDs with those of the same number of images. A KID whose interval holds 0 "
+            "tells nothing apart."
+        ),
+        (
+            "Moved by: mean of 1 minus the cosine of the features of two images at one seed, from the base's; "
+            f"{name}: {own} images of its own prompts."
+        ),
+        (
+            "The paper's figures, FID and CLIP on 30,000 prompts of COCO: SD 14.50 and .1592, SLD-Medium 16.90 and "
+            ".1594, SLD-Max 18.76 and .1583, ESD-u 13.68 and .1585."
         ),
     )
 

@@ -8,13 +8,13 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
 from esd_core import digest
 from esd_core.errors import InvalidInput
 from esd_core.evaluation.pictures import write_table
+from esd_core.page_template import template
 from esd_core.studies import charts
 from esd_core.studies.figures import Figure
 from esd_core.studies.markdown import INTERVALS
@@ -42,14 +42,7 @@ def write_study(out: Path, study: Study, sheets: Sequence[Sheet]) -> None:
 
 def page(study: Study, folder: Path) -> str:
     """One HTML file that fetches nothing: charts as SVG, the pictures of `folder` inside."""
-    environment = Environment(
-        loader=PackageLoader("esd_core", "studies"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("study.html.j2").render(
+    return template("esd_core.studies", "study.html.j2").render(
         study=study,
         charts=[Markup(charts.svg(chart)) for chart in study.charts],
         pictures=[(picture, _data_uri(folder / f"{picture.name}.png")) for picture in study.pictures],

@@ -9,12 +9,12 @@ from enum import StrEnum
 from pathlib import Path
 from statistics import mean, median
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
 from esd_core import digest
 from esd_core.errors import InvalidInput
+from esd_core.page_template import template
 from infra.human_study import answers
 from infra.human_study.answers import Answer
 from infra.human_study.study import ANSWERS, Question, read_study
@@ -136,9 +136,6 @@ def _row(question: Question, method: str, given: Sequence[Answer]) -> Row:
 def write_results(folder: Path, results: Results) -> Path:
     """Write results.json and results.html; returns the latter."""
     digest.write_text(folder / RESULTS_JSON, results.model_dump_json(indent=2) + "\n")
-    environment = Environment(
-        loader=PackageLoader("infra.human_study", "."), undefined=StrictUndefined, autoescape=True, trim_blocks=True
-    )
-    page = environment.get_template("results.html.j2").render(results=results, questions=WHAT_IT_ASKS, scale=SCALE)
-    digest.write_text(folder / RESULTS_HTML, page)
+    page = template("infra.human_study", "results.html.j2")
+    digest.write_text(folder / RESULTS_HTML, page.render(results=results, questions=WHAT_IT_ASKS, scale=SCALE))
     return folder / RESULTS_HTML
