@@ -55,7 +55,8 @@ def reject(
 def approve_by_policy(version: RegisteredVersion, verdict: Verdict, policy: ApprovalPolicy) -> ApprovalRecord | None:
     """The decision that counts for a version; under the policy `gates`, passed gates make one when nobody has yet.
 
-    None: people have to decide. What a person decided is never overruled by the policy.
+    None: people have to decide. What a person decided is never overruled by the policy. MLflow shows an approval when
+    the version is published, which follows.
     """
     if version.policy is not policy:
         registry.mark(version, {registry.POLICY_TAG: policy.value})
@@ -63,7 +64,8 @@ def approve_by_policy(version: RegisteredVersion, verdict: Verdict, policy: Appr
     log, required = read_log(), required_policy(version)
     standing = standing_of(log, version.model, version.version)
     if standing.decided:
-        mirror.show(open_bucket(), version, log)
+        if not standing.decided.approved:
+            mirror.show(open_bucket(), version.model, log)
         waits = standing.state is State.APPROVED and standing.lacks(required, version.weights_digest)
         return None if waits else standing.decided
     if required is not ApprovalPolicy.GATES or not verdict.passed:
@@ -110,7 +112,7 @@ def _decide(
     override: bool = False,
     verdict: Verdict | None = None,
 ) -> ApprovalRecord:
-    """Append a decision and mirror it; the same decision by the same person for the same reason is not repeated."""
+    """Append a decision, and mirror a person's; the same by the same person for the same reason is not repeated."""
     require_text(by, "who decides (--by)", person=verdict is None)
     require_text(reason, "why (--reason)")
     wanted = Entry(
@@ -128,7 +130,8 @@ def _decide(
     bucket = open_bucket()
     record = approval_log.append(bucket, lambda log: _unless_said(log, wanted))
     log = approval_log.read_log(bucket)
-    mirror.show(bucket, version, log)
+    if verdict is None:
+        mirror.show(bucket, version.model, log)
     entries = standing_of(log, version.model, version.version).entries
     said = record or next((entry for entry in reversed(entries) if says_the_same(entry, wanted)), None)
     assert said is not None  # it was not appended because it is there

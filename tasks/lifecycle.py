@@ -7,12 +7,11 @@ earlier one, cut anywhere, has left.
 from __future__ import annotations
 
 import getpass
-import logging
 import platform
 from collections.abc import Sequence
 
-from esd_core.errors import ApprovalError, RegistryError, ReleaseError
-from tasks import mirror, registry
+from esd_core.errors import ApprovalError, ReleaseError
+from tasks import mirror
 from tasks.approval import require_text
 from tasks.approval_log import ApprovalRecord, Decision, Entry, append, read_log
 from tasks.fetching import verify
@@ -20,8 +19,6 @@ from tasks.layout import release_folder
 from tasks.pointer import settle_pointer
 from tasks.standing import State, current_release, standing_of, standings
 from tasks.storage import Bucket, open_bucket
-
-log = logging.getLogger(__name__)
 
 
 def record_release(bucket: Bucket, model: str, version: int, by: str, manifest_digest: str) -> None:
@@ -106,13 +103,7 @@ def settle(bucket: Bucket, model: str, by: str) -> None:
     """Let everything follow the log: other releases of the model are superseded, the pointer moves, MLflow shows it."""
     while append(bucket, lambda records: _superseded(records, model, by)):
         pass
-    settle_pointer(bucket, model)
-    records = read_log(bucket)
-    for version in sorted({entry.version for entry in records if entry.model == model}):
-        try:
-            mirror.show(bucket, registry.get_version(model, version), records)
-        except RegistryError:  # the version was deleted from the registry: the log and S3 count
-            log.warning("%s version %s is not in the registry any more", model, version)
+    mirror.show(bucket, model, settle_pointer(bucket, model))
 
 
 def _superseded(records: Sequence[ApprovalRecord], model: str, by: str) -> Entry | None:

@@ -5,7 +5,9 @@ Everything follows from the log, so that it can be written again at any time, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from tasks import registry, tracking
 from tasks.approval_log import ApprovalRecord, Decision
@@ -15,31 +17,47 @@ from tasks.registry import RegisteredVersion
 from tasks.standing import Standing, State, current_release, standing_of, standings
 from tasks.storage import Bucket
 
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+_logger = logging.getLogger(__name__)
+
 HISTORY = "\n\n## Decisions\n\n"  # begins what is written here; what stands before it is left as it is
 ALLOWED = (State.APPROVED, State.RELEASED, State.SUPERSEDED)
 
 
-def show(bucket: Bucket, version: RegisteredVersion, log: Sequence[ApprovalRecord]) -> None:
-    """Let MLflow show where a version stands; what it shows already is not written again."""
-    tags, description = page_of(version)
-    expected = expected_tags(bucket, standing_of(log, version.model, version.version))
-    registry.mark(version, {name: value for name, value in expected.items() if tags.get(name) != value})
-    told = description.partition(HISTORY)[0] + history(bucket, log, version.model, version.version)
+def show(bucket: Bucket, model: str, log: Sequence[ApprovalRecord]) -> None:
+    """Let MLflow show where every version of a model stands; what it shows already is not written again."""
+    with tracking.errors(f"what the log says of {model} cannot be shown"):
+        pages = {int(page.version): page for page in tracking.search_versions(f"name = '{model}'")}
+        for version in sorted({entry.version for entry in log if entry.model == model}):
+            if version in pages:
+                _show_version(bucket, pages[version], log)
+            else:  # it was deleted from the registry: the log and S3 count
+                _logger.warning("%s version %s is not in the registry any more", model, version)
+        if pages:
+            expected = expected_aliases(log, model)
+            _show_aliases(model, {alias: number for alias, number in expected.items() if number in pages})
+
+
+def _show_version(bucket: Bucket, page: ModelVersion, log: Sequence[ApprovalRecord]) -> None:
+    model, version, description = page.name, int(page.version), page.description or ""
+    for name, value in expected_tags(bucket, standing_of(log, model, version)).items():
+        if page.tags.get(name) != value:
+            tracking.set_tag(model, version, name, value)
+    told = description.partition(HISTORY)[0] + history(bucket, log, model, version)
     if told != description:
-        describe(version, told)
-    _show_aliases(version.model, log)
+        tracking.writer().update_model_version(model, str(version), told)
 
 
-def _show_aliases(model: str, log: Sequence[ApprovalRecord]) -> None:
-    shown, expected = aliases_of(model), expected_aliases(log, model)
-    with tracking.errors(f"the aliases of {model} cannot be set"):
-        client = tracking.client()
-        for alias in (registry.APPROVED, registry.RELEASED):
-            number = expected.get(alias)
-            if number is None and alias in shown:
-                tracking.delete_alias(client, model, alias)
-            elif number is not None and shown.get(alias) != number:
-                tracking.set_alias(client, model, alias, number)
+def _show_aliases(model: str, expected: Mapping[str, int]) -> None:
+    shown = aliases_of(model)
+    for alias in (registry.APPROVED, registry.RELEASED):
+        number = expected.get(alias)
+        if number is None and alias in shown:
+            tracking.delete_alias(model, alias)
+        elif number is not None and shown.get(alias) != number:
+            tracking.set_alias(model, alias, number)
 
 
 def expected_tags(bucket: Bucket, standing: Standing) -> dict[str, str]:
@@ -122,4 +140,4 @@ def page_of(version: RegisteredVersion) -> tuple[dict[str, str], str]:
 def describe(version: RegisteredVersion, description: str) -> None:
     """Replace a version's description."""
     with tracking.errors(f"{version.model} version {version.version} cannot be described"):
-        tracking.client().update_model_version(version.model, str(version.version), description)
+        tracking.writer().update_model_version(version.model, str(version.version), description)

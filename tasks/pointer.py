@@ -53,18 +53,21 @@ def read_pointer(bucket: Bucket, model: str) -> Pointer | None:
         raise ReleaseError(f"{bucket.uri(pointer_key(model))} is damaged: publish or roll back once more") from e
 
 
-def settle_pointer(bucket: Bucket, model: str) -> None:
-    """Let the pointer name what the log says, or let there be none."""
+def settle_pointer(bucket: Bucket, model: str) -> list[ApprovalRecord]:
+    """Let the pointer name what the log says, or let there be none; returns that log."""
     key = pointer_key(model)
     for _ in range(_ATTEMPTS):
         found = bucket.fetch(key)
-        current = current_release(read_log(bucket), model)
+        log = read_log(bucket)
+        current = current_release(log, model)
         wanted = Pointer.of(current).to_bytes() if current else None
         if (found.content if found else None) == wanted:
-            return
+            return log
         if wanted is None:
             assert found is not None
-            bucket.remove(key, found.etag)
+            moved = bucket.remove(key, found.etag)
         else:
-            bucket.put_over(key, wanted, found.etag if found else None)
+            moved = bucket.put_over(key, wanted, found.etag if found else None)
+        if moved:
+            return log
     raise ServiceUnavailable(f"{bucket.uri(key)} is being moved by others: try again")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -141,6 +142,8 @@ def register_version(
             client.set_terminated(run.info.run_id)
             digests = {name: digest.of_file(path) for name, path in {**files, **made}.items()}
             version = _create_version(client, run, job, report, verdict, digests)
+            mark(version, alias=CANDIDATE)
+            return version
     if version.version == max(v.version for v in _search(f"name = '{version.model}' AND {_OURS}")):
         mark(version, alias=CANDIDATE)
     return version
@@ -149,11 +152,10 @@ def register_version(
 def mark(version: RegisteredVersion, tags: Mapping[str, str] | None = None, alias: str | None = None) -> None:
     """Set tags on a version, and let an alias of its model name it. Doing it twice changes nothing."""
     with tracking.errors(f"{version.model} version {version.version} cannot be marked"):
-        client = tracking.client()
         for key, value in (tags or {}).items():
-            tracking.set_tag(client, version.model, version.version, key, value)
+            tracking.set_tag(version.model, version.version, key, value)
         if alias:
-            tracking.set_alias(client, version.model, alias, version.version)
+            tracking.set_alias(version.model, alias, version.version)
 
 
 def download_artifacts(version: RegisteredVersion, folder: Path) -> dict[str, Path]:
@@ -161,14 +163,26 @@ def download_artifacts(version: RegisteredVersion, folder: Path) -> dict[str, Pa
     return {name: download_artifact(version, name, folder) for name in version.files}
 
 
-def download_artifact(version: RegisteredVersion, name: str, folder: Path) -> Path:
-    """One of a version's files in `folder`, fetched unless it is there; RegistryError unless it is as registered."""
+def download_artifact(version: RegisteredVersion, name: str, folder: Path, near: Path | None = None) -> Path:
+    """One of a version's files in `folder`, fetched unless it is there; RegistryError unless it is as registered.
+
+    near: a folder of this machine that may hold it too; from there it is copied.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     if not path.is_file() or digest.of_file(path) != version.files[name]:
-        with digest.whole_file(path) as partial:
-            _fetch(version, name, partial)
+        with digest.whole_file(path, flush=False) as partial:
+            if not (near and _copy(version, name, near / name, partial)):
+                _fetch(version, name, partial)
     return path
+
+
+def _copy(version: RegisteredVersion, name: str, source: Path, path: Path) -> bool:
+    """Copy a file to `path`; whether what arrived there is as registered."""
+    if not source.is_file():
+        return False
+    shutil.copyfile(source, path)
+    return digest.of_file(path) == version.files[name]
 
 
 def _fetch(version: RegisteredVersion, name: str, path: Path) -> None:

@@ -19,6 +19,7 @@ from tasks.approval import required_policy
 from tasks.approval_log import read_log
 from tasks.drawing import EXAMPLE, MODEL
 from tasks.fetching import verify
+from tasks.jobs import JobFiles
 from tasks.layout import CARD, CONFIG, MANIFEST, RELEASES, SIGNATURE, WEIGHTS, file_key, release_folder
 from tasks.lifecycle import operator, record_release
 from tasks.manifest import Manifest, ReleasedFile, faults_of_folder, read_manifest
@@ -147,7 +148,8 @@ def _upload(bucket: Bucket, version: RegisteredVersion, standing: Standing, fold
 def _prepare(version: RegisteredVersion, standing: Standing, folder: Path) -> Manifest:
     """All files of a release but its manifest, in `folder`, and that manifest. The same for whoever prepares it."""
     released = [name for name in version.files if name not in (MODEL, EXAMPLE)]  # those are for MLflow
-    files = {name: registry.download_artifact(version, name, folder) for name in released}
+    made = JobFiles.of(get_settings().jobs_folder, version.job).folder  # where this machine has them, if it made them
+    files = {name: registry.download_artifact(version, name, folder, made) for name in released}
     if digest.of_file(files[WEIGHTS]) != version.weights_digest:
         raise ReleaseError(f"the weights of {version.model} version {version.version} are not those that were approved")
     report = _report(files[registry.EVALUATION])

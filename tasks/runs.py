@@ -8,6 +8,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Container, Mapping
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 NIGHT = "esd.night"  # tag of the run that the runs of one night are under: the night's Prefect run
 PREFECT = "esd.prefect"  # tag: page of the Prefect run
 _NOTE = "mlflow.note.content"  # tag that MLflow shows as the run's description, in Markdown
-_BATCH = 1000  # metrics that MLflow takes in one call
+_BATCH = 1000  # parameters and metrics that MLflow takes in one call
 
 
 def run_of(client: MlflowClient, job: ErasureJob, registered: Container[str] = ()) -> Run:
@@ -70,13 +71,17 @@ def _of_prefect(client: MlflowClient, experiment: str) -> dict[str, str]:
     except (HTTPError, PrefectException) as e:  # a link is not worth a failed registration
         log.warning("no link to Prefect: %s", " ".join(str(e).split())[:200])
         return {}
+    parent = _run_of_night(client, experiment, night, url.replace(str(flow_run.id), night))
+    return {"mlflow.parentRunId": parent, **_link(url)}
+
+
+@lru_cache(maxsize=4)
+def _run_of_night(client: MlflowClient, experiment: str, night: str, url: str) -> str:
     query: dict[str, Any] = {"order_by": ["start_time ASC"], "max_results": 1}
     if not client.search_runs([experiment], f"tags.`{NIGHT}` = '{night}'", **query):
-        tags = {NIGHT: night, **_link(url.replace(str(flow_run.id), night))}
-        made = client.create_run(experiment, run_name=f"night {night[:8]}", tags=tags)
+        made = client.create_run(experiment, run_name=f"night {night[:8]}", tags={NIGHT: night, **_link(url)})
         client.set_terminated(made.info.run_id)
-    parent = client.search_runs([experiment], f"tags.`{NIGHT}` = '{night}'", **query)[0]
-    return {"mlflow.parentRunId": parent.info.run_id, **_link(url)}
+    return str(client.search_runs([experiment], f"tags.`{NIGHT}` = '{night}'", **query)[0].info.run_id)
 
 
 def _link(url: str) -> dict[str, str]:
@@ -110,8 +115,10 @@ def log_run(client: MlflowClient, run: Run, job: ErasureJob, outcome: ErasureOut
     metrics += [Metric("loss", float(step["loss"]), at, int(step["step"])) for step in steps]
     metrics += [metric for tuned in outcome.tuned for metric in _tuning_metrics(tuned, at)]
     metrics += system_metrics.metrics_of(outcome.history.parent)
-    client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in settings.items()])
-    for first in range(0, len(metrics), _BATCH):
+    params = [Param(key, str(value)) for key, value in settings.items()]
+    room = _BATCH - len(params)
+    client.log_batch(run.info.run_id, params=params, metrics=metrics[:room])
+    for first in range(room, len(metrics), _BATCH):
         client.log_batch(run.info.run_id, metrics=metrics[first : first + _BATCH])
     client.log_inputs(run.info.run_id, _inputs(job, report))
 

@@ -21,7 +21,7 @@ from tasks.settings import get_settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _UNREACHABLE = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED")
@@ -39,11 +39,36 @@ def _connect(uri: str, timeout: float) -> MlflowClient:
     _knock(uri, timeout)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it when imported; runners call nobody
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which costs a request
     from mlflow import MlflowClient
 
     for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def writer() -> MlflowClient:
+    """The client that marks registered models.
+
+    MLflow's own asks before each mark whether the model is one of its prompts; this one asks once for each model.
+    """
+    return _writer(client())
+
+
+@lru_cache(maxsize=4)
+def _writer(client: MlflowClient) -> MlflowClient:
+    from mlflow import MlflowClient
+
+    known: dict[str, RegisteredModel] = {}
+
+    class Writer(MlflowClient):
+        def get_registered_model(self, name: str) -> RegisteredModel:
+            if name not in known:
+                known[name] = client.get_registered_model(name)
+            return known[name]
+
+    uri = client.tracking_uri
+    return Writer(tracking_uri=uri, registry_uri=uri)
 
 
 def _knock(uri: str, timeout: float) -> None:
@@ -98,14 +123,18 @@ def errors(remedy: str) -> Iterator[None]:
 
 
 def experiment_id(client: MlflowClient) -> str:
-    """The experiment of the settings, made when it is not there.
+    """The experiment of the settings, made when it is not there; this process looks it up once.
 
     A server knows where artifacts belong; with a database alone they lie in this home.
     """
+    return _experiment_id(client, get_settings().mlflow_experiment)
+
+
+@lru_cache(maxsize=4)
+def _experiment_id(client: MlflowClient, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
     settings = get_settings()
-    name = settings.mlflow_experiment
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
@@ -131,19 +160,19 @@ def ensure_model(client: MlflowClient, name: str, description: str) -> None:
             raise
 
 
-def set_tag(client: MlflowClient, model: str, version: int, key: str, value: str) -> None:
+def set_tag(model: str, version: int, key: str, value: str) -> None:
     """Set a tag on a version, whoever else sets it at the same moment."""
-    _insist(lambda: client.set_model_version_tag(model, str(version), key, value))
+    _insist(lambda: writer().set_model_version_tag(model, str(version), key, value))
 
 
-def set_alias(client: MlflowClient, model: str, alias: str, version: int) -> None:
+def set_alias(model: str, alias: str, version: int) -> None:
     """Let an alias of a model name a version, whoever else moves it at the same moment."""
-    _insist(lambda: client.set_registered_model_alias(model, alias, str(version)))
+    _insist(lambda: writer().set_registered_model_alias(model, alias, str(version)))
 
 
-def delete_alias(client: MlflowClient, model: str, alias: str) -> None:
+def delete_alias(model: str, alias: str) -> None:
     """Take an alias away from a model, whoever else does the same at the same moment."""
-    _insist(lambda: client.delete_registered_model_alias(model, alias))
+    _insist(lambda: writer().delete_registered_model_alias(model, alias))
 
 
 def _insist(write: Callable[[], object]) -> None:

@@ -155,7 +155,7 @@ def collision() -> Iterator[None]:
     [
         lambda version: registry.mark(version, alias="approved"),
         lambda version: registry.mark(version, {"esd.approval": "approved"}),
-        lambda version: tracking.delete_alias(tracking.client(), version.model, "candidate"),
+        lambda version: tracking.delete_alias(version.model, "candidate"),
     ],
     ids=["alias", "tag", "alias taken away"],
 )
@@ -244,7 +244,7 @@ def test_over_http(
     assert version == made.register()
     assert version.page == f"{mlflow_address}/#/models/esd-miniature-sun/versions/1"
     registry.mark(version, {"esd.note": "x"}, alias="approved")
-    tracking.delete_alias(tracking.client(), version.model, "approved")
+    tracking.delete_alias(version.model, "approved")
     assert tracking.client().get_model_version(version.model, "1").aliases == ["candidate"]
     assert set(registry.download_artifacts(version, tmp_path / "files")) == {*made.files, *ADDED}
     with pytest.raises(RegistryError, match="has no version 9"):
