@@ -110,8 +110,9 @@ class Seen:
     judged: JudgedImages
 
     def images(self, probe: Probe, count: int = 1) -> tuple[np.ndarray, ...]:
-        """The first images of a probe, each (H, W, 3) uint8; SHOWN at most."""
-        return tuple(np.asarray(image) for image in self.judged.images(probe.name, min(count, SHOWN)))
+        """The first images of a probe, of those that were measured, each (H, W, 3) uint8; SHOWN at most."""
+        most = min(count, SHOWN, self.results[probe.name].images)
+        return tuple(np.asarray(image) for image in self.judged.images(probe.name, most))
 
 
 @dataclass
