@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 MOST_PARTS = 10_000  # S3's own limit
@@ -45,6 +46,27 @@ def side_by_side(work: Callable[[Part], T], parts: Iterable[Part]) -> Iterator[T
         finally:
             for task in tasks:
                 task.cancel()
+
+
+class Buffers:
+    """Memory that parts are read into, used again and again: new memory for each costs more than reading into it."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._idle: SimpleQueue[bytearray] = SimpleQueue()
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[bytearray]:
+        """A buffer of exactly so many bytes."""
+        try:
+            buffer = self._idle.get_nowait() if size == self._size else bytearray(size)
+        except Empty:
+            buffer = bytearray(size)
+        try:
+            yield buffer
+        finally:
+            if size == self._size:
+                self._idle.put(buffer)
 
 
 @contextmanager

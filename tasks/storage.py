@@ -1,7 +1,7 @@
 """S3: objects with checked SHA-256, conditional writes, and errors that say what to do.
 
 Credentials come from the default AWS chain. Only the embedded server, which checks none, is given made-up ones. What
-is large goes by tasks/transfer.py.
+is large goes by tasks/upload.py and tasks/download.py.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ def _client(address: str | None, region: str, embedded: bool, timeout: float) ->
         proxies={} if embedded else None,  # a proxy cannot reach this machine's loopback address
     )
     made_up = EMBEDDED if embedded else None  # None: the default chain
-    return boto3.session.Session().client(
+    client: S3Client = boto3.session.Session().client(
         "s3",
         endpoint_url=address,
         region_name=region,
@@ -222,6 +222,20 @@ def _client(address: str | None, region: str, embedded: bool, timeout: float) ->
         aws_secret_access_key=made_up,
         config=config,
     )
+    for operation in ("PutObject", "UploadPart"):
+        client.meta.events.register(f"before-sign.s3.{operation}", _sign_the_checksum_only)
+    return client
+
+
+def _sign_the_checksum_only(request: Any, **_: Any) -> None:
+    """What is sent names its SHA-256 in a signed header, so its bytes are not hashed again to be signed.
+
+    Over https botocore leaves it so by itself.
+    """
+    from botocore.config import Config
+
+    context = request.context
+    context["client_config"] = context["client_config"].merge(Config(s3={"payload_signing_enabled": False}))
 
 
 def parse_uri(uri: str) -> tuple[str, str]:

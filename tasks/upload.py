@@ -11,11 +11,11 @@ from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from esd_core import digest
 from esd_core.errors import ReleaseError
-from tasks.parts import Advance, Part, bar, base64_of, parts_of, side_by_side
+from tasks.parts import Advance, Buffers, Part, bar, base64_of, parts_of, side_by_side
 from tasks.storage import ABSENT, BINARY, TAKEN, Bucket, code_of
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ def _send_in_parts(bucket: Bucket, key: str, path: Path, progress: bool) -> _Sen
     with bucket.errors(), bar(path.name, size, progress) as advance, path.open("rb") as f:
         upload = _Upload.begun(bucket, key) or _Upload.new(bucket, key, parts[0].size)
         try:
-            done = list(side_by_side(lambda part: upload.send(part, f.fileno(), advance), parts))
+            buffers = Buffers(parts[0].size)
+            done = list(side_by_side(lambda part: upload.send(part, f.fileno(), buffers, advance), parts))
             upload.complete(done)
         except ClientError as e:
             if code_of(e) not in (*TAKEN, "NoSuchUpload"):
@@ -142,21 +143,22 @@ class _Upload:
         )
         return cls(bucket, key, answer["UploadId"], {})
 
-    def send(self, part: Part, file: int, advance: Advance) -> CompletedPartTypeDef:
+    def send(self, part: Part, file: int, buffers: Buffers, advance: Advance) -> CompletedPartTypeDef:
         """Send a part of an open file unless S3 has it."""
-        data = os.pread(file, part.size, part.start)
-        sha256 = base64_of(hashlib.sha256(data).digest())
-        etag = self.sent.get((part.number, sha256))
-        if etag is None:
-            etag = self.bucket.client.upload_part(
-                Bucket=self.bucket.name,
-                Key=self.key,
-                UploadId=self.id,
-                PartNumber=part.number,
-                Body=data,
-                ChecksumAlgorithm="SHA256",
-                ChecksumSHA256=sha256,
-            )["ETag"]
+        with buffers.taken(part.size) as data:
+            os.preadv(file, [data], part.start)
+            sha256 = base64_of(hashlib.sha256(data).digest())
+            etag = self.sent.get((part.number, sha256))
+            if etag is None:
+                etag = self.bucket.client.upload_part(
+                    Bucket=self.bucket.name,
+                    Key=self.key,
+                    UploadId=self.id,
+                    PartNumber=part.number,
+                    Body=cast(bytes, data),  # a bytearray is sent as it is, where bytes are sent in small pieces
+                    ChecksumAlgorithm="SHA256",
+                    ChecksumSHA256=sha256,
+                )["ETag"]
         advance(part.size)
         return {"PartNumber": part.number, "ETag": etag, "ChecksumSHA256": sha256}
 
