@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binom
 
-from esd_core.backbones.loading import load_pipeline
 from esd_core.base_model import resolve_base
 from esd_core.concepts import MINIATURE, Concept
 from esd_core.evaluation.artist import Artist
@@ -38,7 +37,8 @@ from esd_core.evaluation.gates import Gates, judge
 from esd_core.evaluation.judged_images import Judged, JudgedImages, Judges
 from esd_core.evaluation.sequential import Decision, Payoffs, Zone, drop_above, evidence, share_above
 from esd_core.evaluation.suite import Suite, load_suite
-from esd_core.weights import apply_weights, read_weights
+from esd_core.generation import edited_pipeline
+from esd_core.weights import read_weights
 
 GATES = Gates()
 MOST = 200  # images of a probe, as in infra/lists/demo.yaml
@@ -176,14 +176,9 @@ def judged(weights: Path | None, concepts: tuple[Concept, ...], arguments: argpa
     if weights is None:
         return Model(concepts, suite, before, before)
     edited = read_weights(weights)
-
-    def pipeline() -> object:
-        made = load_pipeline(base, "cpu")
-        apply_weights(made.unet, edited, base.digest)
-        return made
-
     folder = arguments.out / "edited" / weights.parent.name
-    after = JudgedImages(folder, Artist(pipeline), judges, f"without {edited.provenance.name}", GRID_SEEDS)
+    artist = Artist(lambda: edited_pipeline(base, edited, "cpu"))
+    after = JudgedImages(folder, artist, judges, f"without {edited.provenance.name}", GRID_SEEDS)
     return Model(concepts, suite, before, after.judged(counts))
 
 

@@ -24,9 +24,17 @@ from esd_core.errors import EvaluationError, InvalidInput
 from esd_core.guidance import PLAIN, Guidance
 from esd_core.recipe import RolloutSampler
 from esd_core.steering import Steering
-from esd_core.weights import apply_weights, read_weights
+from esd_core.weights import EditedWeights, apply_weights, read_weights
 
 SETTINGS_FILE = ".generation.json"  # in the output folder: what its images were made with
+
+
+def edited_pipeline(base: ResolvedBase, weights: EditedWeights | None, device: str) -> Any:
+    """The base's pipeline with edited weights in it, if any; raises as `apply_weights` does."""
+    pipeline = load_pipeline(base, device)
+    if weights:
+        apply_weights(getattr(pipeline, base.family.denoiser), weights, base.digest)
+    return pipeline
 
 
 def batches(
@@ -144,9 +152,7 @@ def generate_from_csv(
     ]
     if not todo:
         return 0
-    pipeline = load_pipeline(base, device)
-    if edited:
-        apply_weights(getattr(pipeline, base.family.denoiser), edited, base.digest)
+    pipeline = edited_pipeline(base, edited, device)
     paths, prompts, seeds = zip(*todo, strict=True)
     drawn = batches(
         pipeline,

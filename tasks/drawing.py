@@ -34,16 +34,14 @@ class Drawing:
 
     @cached_property
     def _pipeline(self) -> Any:
-        from esd_core.backbones.loading import load_pipeline
         from esd_core.base_model import resolve_base
-        from esd_core.weights import apply_weights, read_weights
+        from esd_core.generation import edited_pipeline
+        from esd_core.weights import read_weights
         from tasks.settings import get_settings
 
         edited = read_weights(self.weights)
         base = resolve_base(edited.provenance.base)
-        pipeline = load_pipeline(base, get_settings().device)
-        apply_weights(getattr(pipeline, base.family.denoiser), edited, base.digest)
-        return pipeline
+        return edited_pipeline(base, edited, get_settings().device)
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """A column `png` with an image for each row of prompt, seed, steps. params: guidance_scale."""

@@ -14,13 +14,12 @@ from typing import Any
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from esd_core.backbones.loading import load_pipeline
 from esd_core.base_model import ResolvedBase, resolve_base
 from esd_core.errors import InvalidInput
 from esd_core.exports.export import base_of
 from esd_core.faults import describe_faults
-from esd_core.generation import generate
-from esd_core.weights import EditedWeights, apply_weights, read_weights
+from esd_core.generation import edited_pipeline, generate
+from esd_core.weights import EditedWeights, read_weights
 
 
 class TechniqueSettings(BaseModel):
@@ -48,10 +47,9 @@ class EditedWeightsTechnique:
             raise InvalidInput(f"technique.config: {describe_faults(e)}") from e
         weights = read_weights(self.settings.weights) if self.settings.weights else None
         base = _base(self.settings, weights)
-        self.pipeline = load_pipeline(base, self.settings.device)
         if weights:
             _check_concept(self.settings.erase_concept, weights)
-            apply_weights(getattr(self.pipeline, base.family.denoiser), weights, base.digest)
+        self.pipeline = edited_pipeline(base, weights, self.settings.device)
         self.drawn_without_seed = 0
 
     def generate(

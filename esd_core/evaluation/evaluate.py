@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from pydantic import ValidationError
@@ -28,7 +28,8 @@ from esd_core.evaluation.pictures import GridRow, write_before_after
 from esd_core.evaluation.quality import quality_of
 from esd_core.evaluation.results import EvaluationReport, ProbeResult, QualityFigures, Sampling
 from esd_core.evaluation.suite import Probe, Suite
-from esd_core.weights import apply_weights, read_weights
+from esd_core.generation import edited_pipeline
+from esd_core.weights import read_weights
 
 REPORT_FILE, GRID_FILE, WORK_FOLDER = "evaluation.json", "grid.png", "after"
 GRID_SEEDS = 4
@@ -104,18 +105,13 @@ def evaluate(
     if finished:
         return finished
     edited = read_weights(weights)
-
-    def edited_pipeline() -> Any:
-        pipeline = load_pipeline(base, device)
-        apply_weights(getattr(pipeline, base.family.denoiser), edited, base.digest)
-        return pipeline
-
+    artist = Artist(lambda: edited_pipeline(base, edited, device))
     judges = Judges(suite, str(choose_device(device)))
     judges.check()
     before = base_images(base, judges, cache, device, progress)
     work = out / WORK_FOLDER / digest.of_json([base.digest, weights_digest, suite.digest])[:16]
     named = f"without {names_of(concepts)}"
-    after = JudgedImages(work, Artist(edited_pipeline), judges, named, GRID_SEEDS, progress, before.coherence)
+    after = JudgedImages(work, artist, judges, named, GRID_SEEDS, progress, before.coherence)
     report = measure(subject, gates, before, after)
     rows = grid_rows(subject, before, after)
     write_before_after(out / GRID_FILE, rows)

@@ -69,6 +69,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return load_pipeline(base, device)
 
     monkeypatch.setattr(module, "load_pipeline", noting)
+    monkeypatch.setattr("esd_core.generation.load_pipeline", noting)
     return noted
 
 
