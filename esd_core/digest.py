@@ -7,14 +7,17 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from esd_core.errors import DiskFull
 
 CHUNK = 1 << 20
+SETTLED = 2.0  # seconds after which a change shows in a file's times
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -33,8 +36,25 @@ def of_json(value: Any) -> str:
 
 
 def of_files(root: Path, files: list[Path]) -> str:
-    """Digest of names and contents of `files`, which lie under `root`."""
-    return of_json({path.relative_to(root).as_posix(): of_file(path) for path in files})
+    """Digest of names and contents of `files`, which lie under `root`.
+
+    A process reads a file again only if it has changed.
+    """
+    return of_json({path.relative_to(root).as_posix(): _of_model_file(path) for path in files})
+
+
+def _of_model_file(path: Path) -> str:
+    """What is gigabytes is asked for many times; the system tells when it was last changed, but not finely enough for
+    what was changed just now."""
+    known = path.stat()
+    if time.time() - known.st_ctime < SETTLED:
+        return of_file(path)
+    return _of_unchanged(path, known.st_dev, known.st_ino, known.st_size, known.st_mtime_ns, known.st_ctime_ns)
+
+
+@lru_cache(maxsize=10_000)
+def _of_unchanged(path: Path, *_: int) -> str:
+    return of_file(path)
 
 
 @contextmanager

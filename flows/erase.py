@@ -9,6 +9,7 @@ from prefect.states import Completed, Failed
 
 from esd_core.concept_list import ApprovalPolicy, ConceptList, ListMode
 from esd_core.concepts import MINIATURE
+from esd_core.kept_models import keeping
 from flows.form import Concepts, Images, Indifference, Share, WrongShare
 from tasks import artifacts, concept_runs, notices, steps
 from tasks.night import Night, reason
@@ -75,7 +76,7 @@ def erase_here(jobs: Sequence[PlannedJob], wanted: ConceptList, progress: artifa
     """Do the jobs one after the other in this process; returns why concepts failed, by slug."""
     failed = {}
     concept_runs.end_orphans()
-    with concept_runs.without_heartbeat():
+    with concept_runs.without_heartbeat(), keeping():
         for done, planned in enumerate(sorted(jobs, key=cost), start=1):
             state = erase_concept(planned, part_of(wanted, [planned]), return_state=True)
             if not state.is_completed():

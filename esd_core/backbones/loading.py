@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from esd_core.backbones.families import FAMILIES
 from esd_core.base_folder import numbers_in
 from esd_core.base_model import ResolvedBase, weights_of
 from esd_core.errors import BaseModelError
+from esd_core.kept_models import at_work, is_keeping, kept
 from esd_core.recipe import Precision
+
+CACHE_LINE = 64  # bytes
 
 
 def choose_device(device: str) -> torch.device:
@@ -40,8 +44,39 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 
 def load_pipeline(base: ResolvedBase, device: str = "auto", dtype: torch.dtype | None = None) -> Any:
-    """The diffusers pipeline of a resolved base, from safetensors only. dtype: by default as `choose_dtype` says."""
+    """The diffusers pipeline of a resolved base, from safetensors only. dtype: by default as `choose_dtype` says.
+
+    Its denoiser is the caller's own, to be trained and edited; where models are kept (kept_models.py), a copy.
+    """
     chosen = choose_device(device)
+    dtype = dtype or choose_dtype(Precision.AUTO, chosen)
+    pipeline = kept((base.family, base.digest, dtype), lambda: _from_files(base, dtype))
+    return (_copy(pipeline, base.family.denoiser, chosen) if is_keeping() else pipeline).to(chosen)
+
+
+def _copy(pipeline: Any, denoiser: str, device: torch.device) -> Any:
+    """A pipeline that shares nothing which is changed: its denoiser, and all that moves to another device, is new."""
+    copied = copy.copy(pipeline)
+    for name, part in pipeline.components.items():
+        if name == denoiser or (isinstance(part, torch.nn.Module) and device.type != "cpu"):
+            own: dict[int, Any] = {
+                id(p): torch.nn.Parameter(placed_alike(p), p.requires_grad) for p in part.parameters()
+            }
+            setattr(copied, name, copy.deepcopy(part, own))
+    return copied
+
+
+@torch.no_grad()
+def placed_alike(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy whose address leaves the same remainder: kernels add up in another order where vectors begin elsewhere,
+    and tensors that are read from a file begin anywhere."""
+    room = torch.empty(tensor.nbytes + CACHE_LINE, dtype=torch.uint8)
+    start = (tensor.data_ptr() - room.data_ptr()) % CACHE_LINE
+    copied = room[start : start + tensor.nbytes].view(tensor.dtype).as_strided(tensor.shape, tensor.stride())
+    return copied.copy_(tensor)
+
+
+def _from_files(base: ResolvedBase, dtype: torch.dtype) -> Any:
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     pipeline_class = _pipeline_class(base.family.pipeline)
@@ -52,7 +87,7 @@ def load_pipeline(base: ResolvedBase, device: str = "auto", dtype: torch.dtype |
     try:
         pipeline = pipeline_class.from_pretrained(
             Path(base.folder),
-            dtype=dtype or choose_dtype(Precision.AUTO, chosen),
+            dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
             **left_out,
@@ -61,7 +96,7 @@ def load_pipeline(base: ResolvedBase, device: str = "auto", dtype: torch.dtype |
         raise BaseModelError(f"cannot load base model {base.id!r}: {(str(e).splitlines() or [''])[0]}") from e
     _check_loaded(pipeline, base)
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(chosen)
+    return pipeline
 
 
 def _check_loaded(pipeline: Any, base: ResolvedBase) -> None:
@@ -105,10 +140,15 @@ def load_backbone(base: ResolvedBase, device: str = "auto", precision: Precision
 
 def load_autoencoder(base: ResolvedBase, device: torch.device) -> Any:
     """The base's autoencoder alone, from safetensors only; in float32, as half precision overflows in some."""
-    loaded = diffusers.AutoModel.from_pretrained(
-        str(base.folder / "vae"), dtype=torch.float32, use_safetensors=True, local_files_only=True
-    )
-    return loaded.eval().to(device)
+
+    def load() -> Any:
+        place = str(base.folder / "vae")
+        loaded = diffusers.AutoModel.from_pretrained(
+            place, dtype=torch.float32, use_safetensors=True, local_files_only=True
+        )
+        return loaded.eval()
+
+    return at_work(kept(("autoencoder", base.digest), load), device)
 
 
 def backbone_of(pipeline: Any) -> Backbone:

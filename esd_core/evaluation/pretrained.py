@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from esd_core.errors import EvaluationError
 from esd_core.evaluation.model_refs import PINNED, model_digest
+from esd_core.kept_models import at_work, kept
 
 
 def load_model(kind: Any, ref: str, device: str) -> Any:
@@ -20,18 +21,22 @@ def load_model(kind: Any, ref: str, device: str) -> Any:
 
     Raises EvaluationError when it cannot be loaded, or lacks a tensor that transformers would make up.
     """
-    model, found = _load(kind, ref, use_safetensors=True, dtype=torch.float32, output_loading_info=True)
-    if found["missing_keys"]:
-        raise EvaluationError(
-            f"model {ref} lacks {len(found['missing_keys'])} tensors of a {type(model).__name__}, "
-            f"such as {min(found['missing_keys'])}: give a model that was trained as one"
-        )
-    return model.to(device).eval().requires_grad_(False)
+
+    def load() -> Any:
+        model, found = _load(kind, ref, use_safetensors=True, dtype=torch.float32, output_loading_info=True)
+        if found["missing_keys"]:
+            raise EvaluationError(
+                f"model {ref} lacks {len(found['missing_keys'])} tensors of a {type(model).__name__}, "
+                f"such as {min(found['missing_keys'])}: give a model that was trained as one"
+            )
+        return model.eval().requires_grad_(False)
+
+    return at_work(kept((kind.__name__, model_digest(ref)), load), device)
 
 
 def load_processor(kind: Any, ref: str) -> Any:
     """The image processor or tokenizer beside a model."""
-    return _load(kind, ref)
+    return kept((kind.__name__, model_digest(ref)), lambda: _load(kind, ref))
 
 
 def pixel_values(processor: Any, images: np.ndarray, model: Any) -> torch.Tensor:
