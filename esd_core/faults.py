@@ -22,5 +22,9 @@ def faults_of(error: ValidationError) -> list[tuple[tuple[str | int, ...], str]]
 
 
 def describe_faults(error: ValidationError) -> str:
-    """All faults of a validation in one line."""
-    return "; ".join(f"{'.'.join(map(str, loc))}: {what}" if loc else what for loc, what in faults_of(error))
+    """All faults of a validation in one line; names that would break it, or steer a terminal, are spelt out."""
+
+    def spelt(place: str | int) -> str:
+        return str(place) if str(place).isprintable() else repr(place)
+
+    return "; ".join(f"{'.'.join(map(spelt, loc))}: {what}" if loc else what for loc, what in faults_of(error))

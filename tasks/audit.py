@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,11 +11,12 @@ from pydantic import BaseModel, ConfigDict
 from esd_core.errors import ApprovalError
 from tasks import audit_checks, registry
 from tasks.approval_log import ApprovalRecord, read_log
-from tasks.layout import POINTER, RELEASES
+from tasks.layout import POINTER, RELEASES, release_folder
 from tasks.registry import RegisteredVersion
 from tasks.standing import standings
 from tasks.storage import Bucket, open_bucket
 from tasks.trust import Trust
+from tasks.verifying import Signed, examine
 
 AT_ONCE = 4  # versions whose files are fetched at a time
 
@@ -37,13 +39,13 @@ class Disagreement(BaseModel):
 
 
 class Audit(BaseModel):
-    """How much was looked at, and all that disagrees."""
+    """How much was looked at, and all that disagrees, model by model. entries: None where the log is broken."""
 
     model_config = ConfigDict(frozen=True)
 
     versions: int
-    releases: int
-    entries: int
+    releases: dict[Signed, int]  # by how they are signed
+    entries: int | None
     disagreements: tuple[Disagreement, ...]
 
 
@@ -59,14 +61,19 @@ def audit(trust: Trust | None = None) -> Audit:
         log = read_log(bucket)
     except ApprovalError as e:
         broken = Disagreement(model="", version=None, what=str(e))
-        return Audit(versions=len(versions), releases=0, entries=0, disagreements=(broken, *found))
+        return Audit(versions=len(versions), releases={}, entries=None, disagreements=(broken, *found))
     released = sorted(place for place, standing in standings(log).items() if standing.released)
     found += _each(versions, lambda version: audit_checks.faults_of_tags(bucket, log, version))
     found += _each(versions, lambda version: audit_checks.faults_of_entries(log, version))
-    found += _releases(bucket, log, released, trust)
+    with ThreadPoolExecutor(AT_ONCE) as readers:
+        examined = list(readers.map(lambda place: examine(bucket.uri(release_folder(*place)), trust), released))
+    for place, release in zip(released, examined, strict=True):
+        found += [_at(place, what) for what in audit_checks.faults_of_release(release)]
     found += _models(bucket, log, versions)
     found += _strays(bucket, log, versions)
-    return Audit(versions=len(versions), releases=len(released), entries=len(log), disagreements=tuple(found))
+    signed = Counter(release.signed for release in examined)
+    in_order = sorted(found, key=lambda d: (d.model, d.version or 0))
+    return Audit(versions=len(versions), releases=signed, entries=len(log), disagreements=tuple(in_order))
 
 
 def _each(versions: Iterable[RegisteredVersion], check: Callable[[RegisteredVersion], list[str]]) -> list[Disagreement]:
@@ -74,14 +81,6 @@ def _each(versions: Iterable[RegisteredVersion], check: Callable[[RegisteredVers
     with ThreadPoolExecutor(AT_ONCE) as readers:
         faults = readers.map(check, versions)
         return [_at((v.model, v.version), what) for v, found in zip(versions, faults, strict=True) for what in found]
-
-
-def _releases(
-    bucket: Bucket, log: Sequence[ApprovalRecord], places: Sequence[Place], trust: Trust | None
-) -> list[Disagreement]:
-    with ThreadPoolExecutor(AT_ONCE) as readers:
-        faults = readers.map(lambda place: audit_checks.faults_of_release(bucket, log, place, trust), places)
-        return [_at(place, what) for place, found in zip(places, faults, strict=True) for what in found]
 
 
 def _models(bucket: Bucket, log: Sequence[ApprovalRecord], versions: Iterable[RegisteredVersion]) -> list[Disagreement]:
@@ -103,8 +102,10 @@ def _strays(bucket: Bucket, log: Sequence[ApprovalRecord], versions: Iterable[Re
     registered = {(version.model, version.version) for version in versions}
     lost = sorted(standings(log).keys() - registered)
     what = "is in the approval log, but not in the registry: deleted, or its tag esd.format was edited by hand"
-    unaccounted = audit_checks.faults_of_places(log, bucket.listing(RELEASES))
-    return [_at(place, what) for place in lost] + [_at(place, f) for place, found in unaccounted.items() for f in found]
+    keys = bucket.listing(RELEASES)
+    found = [_at(place, what) for place in lost]
+    found += [_at(place, what) for place, what in audit_checks.faults_of_places(log, keys).items()]
+    return found + [Disagreement(model="", version=None, what=what) for what in audit_checks.faults_of_keys(keys)]
 
 
 def _at(place: Place, what: str) -> Disagreement:

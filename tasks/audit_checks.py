@@ -13,13 +13,12 @@ from esd_core.errors import RegistryError, ReleaseError
 from esd_core.evaluation.gates import Verdict
 from tasks import mirror, registry
 from tasks.approval_log import ApprovalRecord, Decision
-from tasks.fetching import verify
-from tasks.layout import MANIFEST, release_at, release_folder
+from tasks.layout import MANIFEST, POINTER, release_at
 from tasks.pointer import read_pointer
 from tasks.registry import RegisteredVersion
 from tasks.standing import State, current_release, lacking, standing_of
 from tasks.storage import Bucket
-from tasks.trust import Trust
+from tasks.verifying import Verified
 
 MIRRORED = (
     *("esd.state", "esd.approval", "esd.approval_by", "esd.approval_at", "esd.approval_reason", "esd.approval_entry"),
@@ -38,18 +37,22 @@ def faults_of_tags(bucket: Bucket, log: Sequence[ApprovalRecord], version: Regis
         "esd.weights_digest": version.files.get(registry.WEIGHTS, ""),
     }
     faults = [
-        f"tag {name} says {tags.get(name, '')!r}, the approval log {logged.get(name, '')!r}: edited by hand"
+        f"tag {name} says {_short(tags.get(name, ''))}, the approval log {_short(logged.get(name, ''))}: edited by hand"
         for name in MIRRORED
         if tags.get(name) != logged.get(name)
     ]
     faults += [
-        f"tag {name} says {tags.get(name)!r}, what was registered {value!r}: edited by hand"
+        f"tag {name} says {_short(tags.get(name, ''))}, what was registered {_short(value)}: edited by hand"
         for name, value in registered.items()
         if tags.get(name) != value
     ]
     if mirror.history(bucket, log, version.model, version.version) != mirror.history_in(description):
         faults.append("its page tells another history than the approval log: edited by hand")
     return faults
+
+
+def _short(value: str, most: int = 60) -> str:
+    return repr(value if len(value) <= most else f"{value[: most - 3]}...")
 
 
 def faults_of_files(version: RegisteredVersion) -> list[str]:
@@ -98,13 +101,11 @@ def faults_of_entries(log: Sequence[ApprovalRecord], version: RegisteredVersion)
     return faults
 
 
-def faults_of_release(
-    bucket: Bucket, log: Sequence[ApprovalRecord], place: tuple[str, int], trust: Trust | None
-) -> list[str]:
-    """Whether a release in S3 is whole and unaltered; that it was withdrawn is no disagreement."""
-    last = standing_of(log, *place).last
+def faults_of_release(release: Verified) -> list[str]:
+    """What is wrong with a release in S3; that it was withdrawn is no disagreement."""
+    last = release.standing.last if release.standing else None
     withdrawn = f"withdrawn by {last.by}: {last.reason}" if last and last.decision is Decision.WITHDRAWN else None
-    return [f"in S3: {fault}" for fault in verify(bucket.uri(release_folder(*place)), trust) if fault != withdrawn]
+    return [f"in S3: {fault}" for fault in release.faults if fault != withdrawn]
 
 
 def faults_of_aliases(log: Sequence[ApprovalRecord], model: str, versions: Iterable[int]) -> list[str]:
@@ -134,18 +135,26 @@ def faults_of_pointer(bucket: Bucket, log: Sequence[ApprovalRecord], model: str)
     return [f"latest.json names {shown}, the approval log {right}: moved without a record"]
 
 
-def faults_of_places(log: Sequence[ApprovalRecord], keys: Iterable[str]) -> dict[tuple[str, int], list[str]]:
+def faults_of_places(log: Sequence[ApprovalRecord], keys: Iterable[str]) -> dict[tuple[str, int], str]:
     """Manifests in the bucket that the log does not account for, by version."""
-    found: dict[tuple[str, int], list[str]] = {}
+    found: dict[tuple[str, int], str] = {}
     for key in keys:
         place = release_at(key.removesuffix(MANIFEST)) if key.endswith(f"/{MANIFEST}") else None
         standing = standing_of(log, *place) if place else None
         if place is None or standing is None or standing.released:
             continue
         if standing.state is State.APPROVED:
-            found[place] = ["published, but never recorded as released: publish it again, which completes it"]
+            found[place] = "published, but never recorded as released: publish it again, which completes it"
         else:
-            found[place] = [
-                f"released without approval: it lies in S3, but the approval log has it as {standing.state.value}"
-            ]
+            told = f"has it as {standing.state.value}" if standing.entries else "says nothing of it"
+            found[place] = f"released without approval: it lies in S3, but the approval log {told}"
     return found
+
+
+def faults_of_keys(keys: Iterable[str]) -> list[str]:
+    """Objects beside the releases that are part of none, nor a model's pointer."""
+    return [
+        f"in S3: {key!r} is part of no release"
+        for key in keys
+        if not release_at(key[: key.rfind("/") + 1]) and not (key.endswith(f"/{POINTER}") and key.count("/") == 2)
+    ]

@@ -14,11 +14,11 @@ from esd_core.errors import ApprovalError, ReleaseError
 from tasks import mirror
 from tasks.approval import require_text
 from tasks.approval_log import ApprovalRecord, Decision, Entry, append, read_log
-from tasks.fetching import verify
 from tasks.layout import release_folder
 from tasks.pointer import settle_pointer
 from tasks.standing import State, current_release, standing_of, standings
 from tasks.storage import Bucket, open_bucket
+from tasks.verifying import verify
 
 
 def record_release(bucket: Bucket, model: str, version: int, by: str, manifest_digest: str) -> None:

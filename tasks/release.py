@@ -18,7 +18,6 @@ from tasks import registry, signing
 from tasks.approval import required_policy
 from tasks.approval_log import read_log
 from tasks.drawing import EXAMPLE, MODEL
-from tasks.fetching import verify
 from tasks.jobs import JobFiles
 from tasks.layout import CARD, CONFIG, MANIFEST, RELEASES, SIGNATURE, WEIGHTS, file_key, release_folder
 from tasks.lifecycle import operator, record_release
@@ -29,6 +28,7 @@ from tasks.settings import get_settings
 from tasks.standing import Standing, State, standing_of, standings
 from tasks.storage import BINARY, JSON, Bucket, open_bucket
 from tasks.upload import upload_once
+from tasks.verifying import verify
 from tasks.weights_check import shapes_in
 
 __all__ = ["Release", "publish", "released", "verify"]
@@ -65,8 +65,10 @@ def publish(model: str, version: int, by: str | None = None) -> Release:
     registered, bucket = registry.get_version(model, version), open_bucket()
     standing = standing_of(read_log(bucket), model, version)
     _require_approval(registered, standing)
-    published = _published(bucket, registered)
-    if published is None:
+    published, recorded = _published(bucket, registered), standing.released
+    if published and recorded and published.manifest_digest != recorded.manifest_digest:
+        raise ReleaseError(f"{published.uri} is not what was released: its manifest was altered; see `esd audit`")
+    if published is None or recorded is None:
         with tempfile.TemporaryDirectory(prefix="esd-publish-") as folder:
             published = _upload(bucket, registered, standing, Path(folder))
     record_release(bucket, model, version, by or operator(), published.manifest_digest)
@@ -140,6 +142,11 @@ def _upload(bucket: Bucket, version: RegisteredVersion, standing: Standing, fold
         other = _published(bucket, version)  # somebody else was faster with the same version, or ReleaseError
         if other is None:
             raise ReleaseError(f"{bucket.uri(prefix)} is being changed by somebody else: publish again")
+        if other.manifest_digest != digest.of_bytes(content):
+            raise ReleaseError(
+                f"{bucket.uri(prefix)} holds another manifest than this version makes, and the approval log knows "
+                "nothing of it: look at it, remove that folder and publish again"
+            )
         return other
     log.info("published %s", bucket.uri(prefix))
     return _release(bucket, version, content)

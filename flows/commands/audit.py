@@ -10,6 +10,7 @@ from flows.commands.options import add_command, add_trust, trust_from
 
 if TYPE_CHECKING:
     from flows.commands.options import Commands
+    from tasks.audit import Audit
 
 EPILOG = """\
 Compares registry, artifacts, S3 and the approval log with each other and makes every digest again: tags edited by hand,
@@ -36,9 +37,21 @@ def audit(arguments: argparse.Namespace) -> int:
 
     with embedded_storage():
         found = compare(trust_from(arguments))
-    looked = f"{found.versions} versions, {found.releases} releases, {found.entries} entries of the approval log"
     for disagreement in found.disagreements:
         print(disagreement.sentence, file=sys.stderr)
     count = len(found.disagreements)
-    print(f"{looked}: {f'{count} disagreements' if count else 'everything agrees'}")
+    print(f"looked at {_looked_at(found)}: {_counted(count, 'disagreement') if count else 'everything agrees'}")
     return 1 if count else 0
+
+
+def _looked_at(found: Audit) -> str:
+    versions = _counted(found.versions, "version")
+    if found.entries is None:
+        return f"{versions}, but at no release: the approval log is broken"
+    signed = ", ".join(f"{number} {how.value}" for how, number in sorted(found.releases.items()))
+    releases = _counted(sum(found.releases.values()), "release") + (f" ({signed})" if signed else "")
+    return f"{versions}, {releases} and {found.entries} entries of the approval log"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

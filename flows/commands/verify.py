@@ -11,11 +11,14 @@ from flows.commands.options import add_command, add_trust, trust_from
 
 if TYPE_CHECKING:
     from flows.commands.options import Commands
+    from tasks.approval_log import ApprovalRecord
+    from tasks.verifying import Verified
 
 VERIFY = """\
 Checks the manifest and its signature, every file's size and SHA-256, the approvals, the weights' structure and numbers,
 that their names are the base model's, and that nothing else lies there; in S3 also the approval log. Loads no model,
-needs no torch. Exit code 0: whole and unaltered; 1: every fault on a line of its own.
+needs no torch. Exit code 0: nothing is wrong; 1: every fault on a line of its own. A folder on disk without a signature
+that is checked is whole at best: whoever changed a file may have changed its manifest, too.
 
 examples:
   esd verify s3://esd-releases/releases/esd-miniature-van-gogh/1
@@ -57,15 +60,45 @@ def add(commands: Commands) -> None:
 
 def verify(arguments: argparse.Namespace) -> int:
     from flows.embedded import storage_for
-    from tasks import fetching
+    from tasks.verifying import examine
 
     with storage_for(arguments.release):
-        faults = fetching.verify(arguments.release, trust_from(arguments), arguments.base)
-    for fault in faults:
+        found = examine(arguments.release, trust_from(arguments), arguments.base)
+    for fault in found.faults:
         print(f"{arguments.release}: {fault}", file=sys.stderr)
-    if not faults:
-        print(f"{arguments.release}: whole and unaltered")
-    return 1 if faults else 0
+    if not found.faults:
+        whole = "whole and unaltered" if found.vouched_for else "whole, but nothing vouches for its manifest"
+        print(f"{arguments.release}: {whole}", *_account(found), sep="\n  ")
+    return 1 if found.faults else 0
+
+
+def _account(found: Verified) -> list[str]:
+    """What a release without faults is, who allowed it, and who says so, a line each."""
+    from tasks.verifying import Signed
+
+    manifest = found.manifest
+    assert manifest
+    signed = {
+        Signed.GOOD: f"by {found.signer}",
+        Signed.UNCHECKED: "by somebody; to check by whom, add --key, --roots or --issuer",
+        Signed.NOT: "by nobody",
+    }
+    log = f"says the same; this version is {found.standing.state.value}" if found.standing else "not asked: not in S3"
+    lines = [
+        ("model", f"{manifest.model} version {manifest.version}"),
+        ("erased", f"{manifest.job.name}, from {manifest.job.base}, with {manifest.job.method}"),
+        ("weights", f"SHA-256 {manifest.weights_digest}"),
+        ("manifest", f"SHA-256 {found.manifest_digest}"),
+        *(("approved", _approval(entry)) for entry in manifest.approvals),
+        ("signed", signed[found.signed]),
+        ("log", log),
+    ]
+    return [f"{name:9} {value}" for name, value in lines]
+
+
+def _approval(entry: ApprovalRecord) -> str:
+    against = ", although a gate was not passed" if entry.override else ""
+    return f"by {entry.by} on {entry.at:%Y-%m-%d}, entry {entry.entry}{against}: {entry.reason}"
 
 
 def fetch(arguments: argparse.Namespace) -> int:

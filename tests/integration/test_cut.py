@@ -18,11 +18,11 @@ import pytest
 from esd_core.errors import ServiceUnavailable
 from tasks import approval, lifecycle
 from tasks.audit import audit
-from tasks.fetching import verify
 from tasks.pointer import read_pointer
 from tasks.release import publish
 from tasks.settings import Settings
 from tasks.storage import Bucket, open_bucket
+from tasks.verifying import verify
 from tests.integration.conftest import Made
 from tests.integration.cutting_proxy import cutting_proxy
 

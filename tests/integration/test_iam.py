@@ -13,10 +13,11 @@ import pytest
 
 from tasks import approval, approval_log, lifecycle, overview, release
 from tasks.audit import audit
-from tasks.fetching import fetch, verify
+from tasks.fetching import fetch
 from tasks.release import publish
 from tasks.settings import Settings
 from tasks.storage import Bucket, open_bucket
+from tasks.verifying import verify
 from tests.integration.conftest import Made
 from tests.integration.s3_calls import Calls, recorded
 

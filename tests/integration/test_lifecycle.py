@@ -11,7 +11,7 @@ import pytest
 
 from esd_core.errors import ApprovalError, InvalidInput, ReleaseError
 from tasks import approval, lifecycle, mirror, registry
-from tasks.fetching import fetch, verify
+from tasks.fetching import fetch
 from tasks.layout import pointer_key
 from tasks.pointer import read_pointer
 from tasks.release import publish
@@ -20,6 +20,7 @@ from tasks.signing import make_key
 from tasks.standing import State, standing_of
 from tasks.storage import Bucket
 from tasks.trust import Trust
+from tasks.verifying import verify
 from tests.integration.conftest import Made, read_json
 from tests.integration.s3_calls import recorded
 
@@ -114,7 +115,7 @@ def test_withdrawing_removes_the_pointer_keeps_the_objects_and_tells_why(two: Bu
 def test_what_was_never_released_cannot_be_withdrawn(two: Bucket, make: Make) -> None:
     assert make(seed=3).register().version == 3
     length = len(approval.read_log())
-    with pytest.raises(ApprovalError, match="is candidate, not released: `esd reject`"):
+    with pytest.raises(ApprovalError, match="is one that nobody has decided on, not released: `esd reject`"):
         lifecycle.withdraw(MODEL, 3, "Grace", "no")
     assert len(approval.read_log()) == length
     assert _pointer(two) == 2
@@ -178,7 +179,7 @@ def test_a_folder_with_other_things_in_it_is_not_a_release(two: Bucket, tmp_path
         ("model@one", "names no release"),
         ("model@", "names no release"),
         ("s3://bucket/somewhere/else", "is not where a release lies"),
-        ("esd-miniature-sun@7", "is candidate, not released"),
+        ("esd-miniature-sun@7", "is one that nobody has decided on, not released"),
     ],
 )
 def test_what_is_not_there_is_one_line(reference: str, message: str) -> None:
