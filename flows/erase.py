@@ -50,7 +50,7 @@ def erase(
         concept_list: Instead of rows and of everything from base on, a YAML file: its path, or s3://BUCKET/KEY.
         force: Do it again, also what is registered and unchanged.
         base: Base model: hub id pinned as owner/name@commit, a folder, or miniature.
-        suite: Evaluation suite: a YAML file, or miniature.
+        suite: Evaluation suite: a YAML file, or miniature, imagenette, artists, nudity.
         images_per_probe: Images for each row of the suite, before and after; at most so many for sequential gates.
         erased_at_most: Gate: what may remain of the erased concept, as a share of its base rate.
         others_drop_at_most: Gate: how far the rates of all other concepts may fall on average, as a share of images.

@@ -30,7 +30,7 @@ def evaluate(
     Args:
         model: Registered model, e.g. esd-miniature-van-gogh.
         version: Its version number.
-        suite: Evaluation suite: a YAML file, or miniature.
+        suite: Evaluation suite: a YAML file, or miniature, imagenette, artists, nudity.
         images_per_probe: Images for each row of the suite, before and after; at most so many for sequential gates.
         erased_at_most: Gate: what may remain of the erased concept, as a share of its base rate.
         others_drop_at_most: Gate: how far the rates of all other concepts may fall on average, as a share of images.

@@ -56,7 +56,7 @@ def nightly_erasure(
         runners: Among how many runs of the deployment erase the work is dealt: one for each GPU.
         force: Do everything on the list again, also what is registered and unchanged.
         base: Base model: hub id pinned as owner/name@commit, a folder, or miniature.
-        suite: Evaluation suite: a YAML file, or miniature.
+        suite: Evaluation suite: a YAML file, or miniature, imagenette, artists, nudity.
         images_per_probe: Images for each row of the suite, before and after; at most so many for sequential gates.
         erased_at_most: Gate: what may remain of the erased concept, as a share of its base rate.
         others_drop_at_most: Gate: how far the rates of all other concepts may fall on average, as a share of images.

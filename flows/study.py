@@ -37,7 +37,7 @@ def study(
     Args:
         protocol: Which experiment.
         base: Base model: hub id pinned as owner/name@commit, a folder, or miniature.
-        suite: Evaluation suite: a YAML file, or miniature.
+        suite: Evaluation suite: a YAML file, or miniature, imagenette, artists, nudity.
         images: Images of each probe of an erased concept; 24 if empty, or all rows of a prompts file.
         others: Images of each other probe.
         concepts: What to erase; if empty, what the suite lists by kind.
