@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from esd_core.errors import ServiceUnavailable
-from infra import local_stack
+from infra.local_stack import embedded_s3
 from infra.processes import child_environment, fetch, free_port, locked, start, stop, wait_until_healthy
+from infra.servers import prefect_environment, prefect_server
 from tasks.settings import Settings, get_settings
 
 CONSOLE = {
@@ -20,7 +21,7 @@ CONSOLE = {
 
 def embedded_storage() -> AbstractContextManager[str | None]:
     """S3 as the settings say, started here when they say "embedded"."""
-    return local_stack.embedded_s3(get_settings())
+    return embedded_s3(get_settings())
 
 
 def storage_for(reference: str) -> AbstractContextManager[str | None]:
@@ -63,18 +64,18 @@ def _stack_is_up(settings: Settings) -> bool:
         with locked(settings.home / "stack.lock", wait=False):
             return False
     except BlockingIOError:
-        return fetch(f"{local_stack.prefect_server(settings).address}/api/health") is not None
+        return fetch(f"{prefect_server(settings).address}/api/health") is not None
 
 
 def _use(settings: Settings) -> None:
-    ours = local_stack.prefect_environment(settings)
+    ours = prefect_environment(settings)
     os.environ.update({name: value for name, value in ours.items() if name.startswith("PREFECT_")})
 
 
 @contextmanager
 def _own_server(settings: Settings) -> Iterator[None]:
     elsewhere = settings.model_copy(update={"prefect_port": free_port()})
-    server, lock, log = local_stack.prefect_server(elsewhere), settings.home / "run.lock", settings.logs_folder
+    server, lock, log = prefect_server(elsewhere), settings.home / "run.lock", settings.logs_folder
     with locked(lock, shared=True):
         process = start(server, lock, log / "prefect-embedded.log")
         try:

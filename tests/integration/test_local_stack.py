@@ -16,13 +16,12 @@ from pathlib import Path
 import pytest
 
 from esd_core.errors import InvalidInput, ServiceUnavailable
-from infra import local_stack
 from infra.local_stack import embedded_s3
 from infra.processes import Server, fetch, free_port, locked, require_free, start, wait_until_healthy
+from infra.servers import PROJECT, S3_HEALTH, prefect_workers
 from tasks.settings import Settings, get_settings
 from tasks.storage import open_bucket
 
-PROJECT = Path(local_stack.__file__).resolve().parents[1]
 USER = """
 import sys, time
 from infra.local_stack import embedded_s3
@@ -75,7 +74,7 @@ def test_embedded_s3_keeps_its_objects_from_one_start_to_the_next(home: Settings
         with embedded_s3(home) as again:
             assert again == first
     assert first
-    assert fetch(first + local_stack.S3_HEALTH) is None
+    assert fetch(first + S3_HEALTH) is None
     with embedded_s3(home):
         assert open_bucket().get("a") == b"kept"
 
@@ -95,10 +94,10 @@ def test_processes_of_one_home_share_a_server_that_leaves_with_the_last_even_if_
     assert same == address
     first.kill()
     first.wait()
-    assert not _until(lambda: fetch(address + local_stack.S3_HEALTH) is None, seconds=1.5)
+    assert not _until(lambda: fetch(address + S3_HEALTH) is None, seconds=1.5)
     second.kill()
     second.wait()
-    assert _until(lambda: fetch(address + local_stack.S3_HEALTH) is None)
+    assert _until(lambda: fetch(address + S3_HEALTH) is None)
     assert _until(lambda: not _left_running(str(get_settings().home)))
 
 
@@ -167,7 +166,7 @@ def test_make_up_serves_everything_and_leaves_nothing_behind(tmp_path: Path) -> 
         prefect, mlflow, s3 = (address for _, address in addresses)
         assert b"Prefect" in (fetch(prefect) or b"")
         assert b"MLflow" in (fetch(mlflow) or b"")
-        assert fetch(s3 + local_stack.S3_HEALTH)
+        assert fetch(s3 + S3_HEALTH)
         logs = [home / "logs" / f"prefect-worker-{worker}.log" for worker in ("nights", "runner-1")]
         assert _until(lambda: all("started" in log.read_text() for log in logs), 60)
         assert len(_left_running(str(home))) >= 5  # so that finding none at the end means something
@@ -194,7 +193,7 @@ def test_there_is_a_runner_for_each_gpu_or_as_many_as_are_asked_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, visible: str, runners: int, devices: list[str | None]
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    nights, *gpu = local_stack.prefect_workers(Settings(home=tmp_path, runners=runners))
+    nights, *gpu = prefect_workers(Settings(home=tmp_path, runners=runners))
     assert nights.command[-1] == "esd"
     assert [worker.environment.get("CUDA_VISIBLE_DEVICES") for worker in gpu] == devices
     assert all(worker.command[-4:] == ("--pool", "esd-gpu", "--limit", "1") for worker in gpu)

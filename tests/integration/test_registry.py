@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 from esd_core import digest
 from esd_core.concepts import ConceptEntry, ConceptKind, Erasure, ErasureJob
 from esd_core.errors import RegistryError, ServiceUnavailable
-from infra.local_stack import mlflow_server
 from infra.processes import free_port, locked, start, stop, wait_until_healthy
+from infra.servers import mlflow_server
 from tasks import registry, tracking
 from tasks.registry import RegisteredVersion, model_name
 from tasks.settings import Settings

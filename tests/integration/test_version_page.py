@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import sync_playwright
 
-from infra.local_stack import mlflow_server
 from infra.processes import free_port, locked, start, stop, wait_until_healthy
+from infra.servers import mlflow_server
 from tasks import approval
 from tasks.release import publish
 from tasks.settings import Settings
