@@ -30,6 +30,7 @@ TITLES = {
     "elsewhere": "everything else: Prefect, MLflow, S3, pictures",
     "overhead": "not in the U-Net, in all",
 }
+ASKED = {"mlflow": "requests to MLflow", "s3": "requests to S3"}
 FILES = ("weights", "outcome", "history", "evaluation", "grid", "report", "verdict", "model")  # of a version
 LISTED, NEW = 1000, 10
 NIGHTS = [(concepts, runners) for runners in (1, 2) for concepts in (1, 2, 4, 8)]
@@ -170,6 +171,8 @@ def print_share(yard: Yard) -> None:
     means = {name: sum(one[name] for one in others) / len(others) for name in first}
     for name, title in TITLES.items():
         print(f"| {title} | {first[name]:.2f} | {means[name]:.2f} |", flush=True)
+    for name, title in ASKED.items():
+        print(f"| {title} | {first[name]:.0f} | {means[name]:.0f} |", flush=True)
 
 
 def print_planning(planned: dict[str, float]) -> None:

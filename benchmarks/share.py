@@ -10,7 +10,10 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from http.client import HTTPConnection
 from typing import Any
+from unittest.mock import patch
+from urllib.parse import urlsplit
 
 NAMES = ("car", "house", "tree", "sun", "boat", "fish", "star", "church")
 RECIPE = {"iterations": 4, "learning_rate": 1e-4, "negative_guidance": 2.0, "batch_size": 1, "rollout_steps": 4}
@@ -55,22 +58,51 @@ class UnetClock:
         return sum(last - first for first, last in self.spells if begin <= first and last <= end)
 
 
+@dataclass
+class Requests:
+    """What was asked of servers, and when: (seconds since the epoch, port)."""
+
+    sent: list[tuple[float, int]] = field(default_factory=list)
+
+    def start(self) -> None:
+        """From now on, in this process. MLflow and boto3 send theirs by the standard library, Prefect does not."""
+        send = HTTPConnection.putrequest
+
+        def noted(connection: HTTPConnection, *arguments: Any, **options: Any) -> None:
+            self.sent.append((time.time(), connection.port))
+            send(connection, *arguments, **options)
+
+        patch.object(HTTPConnection, "putrequest", noted).start()
+
+    def within(self, begin: float, end: float, address: str) -> int:
+        """How many went to a server between two moments."""
+        return sum(port == urlsplit(address).port and begin <= at < end for at, port in self.sent)
+
+
 @dataclass(frozen=True)
 class Spent:
-    """Seconds of one concept. erasing, evaluating: what of these steps no U-Net took; elsewhere: of all other steps."""
+    """Seconds of one concept. erasing, evaluating: what of these steps no U-Net took; elsewhere: of all other steps.
+
+    mlflow, s3: requests.
+    """
 
     unet: float
     erasing: float
     evaluating: float
     elsewhere: float
+    mlflow: int
+    s3: int
 
     @property
     def overhead(self) -> float:
         return self.erasing + self.evaluating + self.elsewhere
 
 
-def spent(clock: UnetClock, whole: float, tasks: list[dict[str, Any]]) -> Spent:
-    """whole: seconds until the next concept began. tasks: the concept's, as Prefect's API tells them."""
+def spent(clock: UnetClock, requests: Requests, begin: float, end: float, tasks: list[dict[str, Any]]) -> Spent:
+    """begin, end: until the next concept began. tasks: the concept's, as Prefect's API tells them."""
+    from tasks.settings import get_settings
+
+    servers = get_settings()
 
     def of(name: str) -> tuple[float, float]:
         """Seconds of a step, and of the U-Net in it."""
@@ -78,7 +110,14 @@ def spent(clock: UnetClock, whole: float, tasks: list[dict[str, Any]]) -> Spent:
         return sum(end - begin for begin, end in spans), sum(clock.within(*span) for span in spans)
 
     (erasing, taught), (evaluating, drawn) = of("erase "), of("evaluate ")
-    return Spent(taught + drawn, erasing - taught, evaluating - drawn, whole - erasing - evaluating)
+    return Spent(
+        unet=taught + drawn,
+        erasing=erasing - taught,
+        evaluating=evaluating - drawn,
+        elsewhere=end - begin - erasing - evaluating,
+        mlflow=requests.within(begin, end, servers.mlflow_tracking_uri),
+        s3=requests.within(begin, end, servers.s3_endpoint_url or ""),
+    )
 
 
 def _moment(told: str) -> float:
@@ -95,8 +134,9 @@ def run(seed: int) -> list[Spent]:
     from esd_core.concepts import ConceptEntry
     from flows.erase import erase
 
-    clock = UnetClock()
+    clock, requests = UnetClock(), Requests()
     clock.start()
+    requests.start()
     rows = tuple(ConceptEntry.model_validate({"name": n, "kind": "object", "seed": seed, **RECIPE}) for n in NAMES)
     state = erase(concepts=rows, images_per_probe=1, approval=ApprovalPolicy.GATES, **GATES, return_state=True)
     assert state.is_completed(), state.message
@@ -113,7 +153,7 @@ def run(seed: int) -> list[Spent]:
             tasks = client.request("POST", "/task_runs/filter", json=wanted).json()
             assert concept.start_time
             assert end
-            found.append(spent(clock, (end - concept.start_time).total_seconds(), tasks))
+            found.append(spent(clock, requests, concept.start_time.timestamp(), end.timestamp(), tasks))
     return found
 
 

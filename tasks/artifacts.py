@@ -89,7 +89,7 @@ def data_uri(picture: Path) -> str:
     with Image.open(picture) as image:
         image.thumbnail((GRID_WIDTH, 100 * GRID_WIDTH))
         buffer = BytesIO()
-        image.convert("RGB").save(buffer, "WEBP", quality=80)
+        image.convert("RGB").save(buffer, "WEBP", quality=80, method=2)  # half the time, 5 % larger
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

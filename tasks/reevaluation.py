@@ -62,12 +62,14 @@ def evaluate_again(
 
 def _recorded(version: str, report: EvaluationReport, folder: Path) -> str:
     """Keep an evaluation in an MLflow run of its own; returns the run's id."""
+    from mlflow.entities import Metric
+
     with tracking.errors(f"the evaluation of {version} cannot be recorded"):
         client = tracking.client()
         tags = {"esd.evaluates": version, "esd.suite_digest": report.suite_digest}
         run = client.create_run(tracking.experiment_id(client), run_name=f"evaluation of {version}", tags=tags)
-        for name, value in report.metrics.items():
-            client.log_metric(run.info.run_id, name, float(value))
+        at = run.info.start_time
+        client.log_batch(run.info.run_id, [Metric(name, float(value), at, 0) for name, value in report.metrics.items()])
         for name in (EVALUATION, GRID):
             client.log_artifact(run.info.run_id, str(folder / name))
         client.set_terminated(run.info.run_id)
