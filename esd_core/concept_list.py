@@ -30,7 +30,7 @@ class ConceptList(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     base: str = Field(MINIATURE, description="Hub id pinned as owner/name@commit, a local folder, or miniature.")
-    suite: str = Field(MINIATURE, description="A YAML file, or miniature, imagenette, artists, nudity: how it is measured.")
+    suite: str = Field(MINIATURE, description="How it is measured: a YAML file or a bundled suite.")
     images_per_probe: int = Field(
         200, ge=1, le=5000, description="Images for each row of the suite, before and after; sequential gates: at most."
     )
