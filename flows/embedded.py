@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from esd_core.errors import ServiceUnavailable
+from infra.deploy import require_prefect
 from infra.local_stack import embedded_s3
 from infra.processes import child_environment, fetch, free_port, locked, start, stop, wait_until_healthy
 from infra.servers import prefect_environment, prefect_server
@@ -39,7 +39,7 @@ def embedded_prefect() -> Iterator[None]:
     settings = get_settings()
     os.environ.update(child_environment(CONSOLE))
     if settings.prefect_api_url:
-        _require_answer(settings.prefect_api_url)
+        require_prefect(settings.prefect_api_url)
         yield
         return
     if _stack_is_up(settings):
@@ -48,15 +48,6 @@ def embedded_prefect() -> Iterator[None]:
         return
     with _own_server(settings):
         yield
-
-
-def _require_answer(url: str) -> None:
-    from prefect.client.orchestration import get_client
-
-    with get_client(sync_client=True) as client:
-        fault = client.api_healthcheck()
-    if fault:
-        raise ServiceUnavailable(f"Prefect at {url} does not answer: {fault}; start it, or unset PREFECT_API_URL")
 
 
 def _stack_is_up(settings: Settings) -> bool:

@@ -24,6 +24,22 @@ WEBHOOK = "esd-notices"  # name of the block
 QUIET = {"PREFECT_CLI_PROMPT": "false", "PREFECT_CLI_COLORS": "false"}
 
 
+def require_prefect(url: str) -> None:
+    """Raise ServiceUnavailable where no Prefect server answers, InvalidInput where it wants another password."""
+    from httpx import HTTPStatusError
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        fault = client.api_healthcheck()
+        if fault:
+            raise ServiceUnavailable(f"Prefect at {url} does not answer: {fault}; start it, or unset PREFECT_API_URL")
+        try:
+            client.hello()
+        except HTTPStatusError as e:
+            told = f"Prefect at {url} refuses us ({e.response.status_code} {e.response.reason_phrase})"
+            raise InvalidInput(f"{told}: set PREFECT_API_AUTH_STRING to user:password") from e
+
+
 def put_work_pools(settings: Settings) -> None:
     """Make the pools that are missing, of type process: one for nights, one for runners."""
     from prefect.client.orchestration import get_client
@@ -97,6 +113,7 @@ def main() -> int:
     try:
         if not settings.prefect_api_url:
             raise InvalidInput("set PREFECT_API_URL to the Prefect server that shall have the deployments")
+        require_prefect(settings.prefect_api_url)
         put_work_pools(settings)
         put_automations(settings)
         put_deployments()

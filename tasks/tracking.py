@@ -77,7 +77,7 @@ def _knock(uri: str, timeout: float) -> None:
     scheme = parts.scheme.partition("+")[0]
     try:
         if scheme in ("http", "https"):
-            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=timeout).close()
+            urllib.request.urlopen(f"{_without_password(uri).rstrip('/')}/health", timeout=timeout).close()
         elif scheme in DATABASE_PORTS and parts.hostname:
             socket.create_connection((parts.hostname, parts.port or DATABASE_PORTS[scheme]), timeout).close()
     except urllib.error.HTTPError:
@@ -95,7 +95,11 @@ def _unavailable(why: object) -> ServiceUnavailable:
 
 def address() -> str:
     """Where MLflow is, without the name and password that may stand in its address: for messages and links."""
-    parts = urlsplit(get_settings().mlflow_tracking_uri)
+    return _without_password(get_settings().mlflow_tracking_uri)
+
+
+def _without_password(uri: str) -> str:
+    parts = urlsplit(uri)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
@@ -113,6 +117,9 @@ def errors(remedy: str) -> Iterator[None]:
             raise _unavailable(e) from e
         if e.error_code == "RESOURCE_DOES_NOT_EXIST":
             raise RegistryError(remedy) from e
+        if e.error_code == "UNAUTHENTICATED":
+            told = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            raise RegistryError(f"MLflow at {address()} does not know this name and password: {told}") from e
         raise RegistryError(f"{remedy}: {' '.join(str(e).split())[:300]}") from e
     except ModuleNotFoundError as e:
         raise RegistryError(f"MLflow needs the package {e.name!r} for ESD_MLFLOW_TRACKING_URI: install it") from e
