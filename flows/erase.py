@@ -76,7 +76,7 @@ def erase_here(jobs: Sequence[PlannedJob], wanted: ConceptList, progress: artifa
     """Do the jobs one after the other in this process; returns why concepts failed, by slug."""
     failed = {}
     concept_runs.end_orphans()
-    with concept_runs.without_heartbeat(), keeping():
+    with concept_runs.of_one_share(), keeping():
         for done, planned in enumerate(sorted(jobs, key=cost), start=1):
             state = erase_concept(planned, part_of(wanted, [planned]), return_state=True)
             if not state.is_completed():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
@@ -18,17 +19,28 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.runtime import flow_run
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Crashed
 
 FLOW = "erase-concept"
+_NIGHT: ContextVar[str] = ContextVar("night")
 
 
 @contextmanager
-def without_heartbeat() -> Iterator[None]:
-    """Runs that begin within this block do not beat."""
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        yield
+def of_one_share() -> Iterator[None]:
+    """Runs that begin within this block do not beat, and know their night without asking for it."""
+    token = _NIGHT.set(night())
+    try:
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            yield
+    finally:
+        _NIGHT.reset(token)
+
+
+def night() -> str:
+    """Id of the run that all of this is part of; empty outside of runs."""
+    return _NIGHT.get("") or str(flow_run.root_flow_run_id or flow_run.id or "")
 
 
 def end_orphans() -> None:

@@ -42,9 +42,8 @@ def show(bucket: Bucket, model: str, log: Sequence[ApprovalRecord]) -> None:
 
 def _show_version(bucket: Bucket, page: ModelVersion, log: Sequence[ApprovalRecord]) -> None:
     model, version, description = page.name, int(page.version), page.description or ""
-    for name, value in expected_tags(bucket, standing_of(log, model, version)).items():
-        if page.tags.get(name) != value:
-            tracking.set_tag(model, version, name, value)
+    expected = expected_tags(bucket, standing_of(log, model, version))
+    tracking.set_tags(model, version, {n: value for n, value in expected.items() if page.tags.get(n) != value})
     told = description.partition(HISTORY)[0] + history(bucket, log, model, version)
     if told != description:
         tracking.writer().update_model_version(model, str(version), told)

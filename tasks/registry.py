@@ -152,8 +152,7 @@ def register_version(
 def mark(version: RegisteredVersion, tags: Mapping[str, str] | None = None, alias: str | None = None) -> None:
     """Set tags on a version, and let an alias of its model name it. Doing it twice changes nothing."""
     with tracking.errors(f"{version.model} version {version.version} cannot be marked"):
-        for key, value in (tags or {}).items():
-            tracking.set_tag(version.model, version.version, key, value)
+        tracking.set_tags(version.model, version.version, tags or {})
         if alias:
             tracking.set_alias(version.model, alias, version.version)
 

@@ -23,7 +23,18 @@ from esd_core.errors import BaseModelMismatch, OutOfMemory, ServiceUnavailable
 from esd_core.evaluation.gates import Gates, Verdict, judge
 from esd_core.evaluation.results import EvaluationReport
 from esd_core.evaluation.suite import load_suite
-from tasks import approval, artifacts, lists, night_record, reevaluation, registry, release, reports, settling
+from tasks import (
+    approval,
+    artifacts,
+    concept_runs,
+    lists,
+    night_record,
+    reevaluation,
+    registry,
+    release,
+    reports,
+    settling,
+)
 from tasks.approval import ApprovalRecord
 from tasks.jobs import JobFiles
 from tasks.night import Night, Settled
@@ -96,10 +107,9 @@ def start_over(planned: PlannedJob) -> None:
     """Forget what this machine has of a concept; banks and the base's images stay, their digests are checked."""
     from esd_core.erasure import one_by_one
 
-    night = str(runtime.flow_run.root_flow_run_id or runtime.flow_run.id)
     own = [planned.job, *([planned.comparison] if planned.comparison else [])]
     for job in own + (one_by_one(planned.job) if planned.job.merged else []):
-        _files(job).start_over(night)
+        _files(job).start_over(concept_runs.night())
 
 
 @task(task_run_name="erase {job.slug} ({job.method})", **WORK)

@@ -9,7 +9,8 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _UNREACHABLE = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED")
+AT_ONCE = 4  # requests
 _ATTEMPTS = 6  # at a write that collides with others of its kind
 
 
@@ -167,9 +169,14 @@ def ensure_model(client: MlflowClient, name: str, description: str) -> None:
             raise
 
 
-def set_tag(model: str, version: int, key: str, value: str) -> None:
-    """Set a tag on a version, whoever else sets it at the same moment."""
-    _insist(lambda: writer().set_model_version_tag(model, str(version), key, value))
+def set_tags(model: str, version: int, tags: Mapping[str, str]) -> None:
+    """Set tags on a version, whoever else sets them at the same moment; a server is asked for several at a time."""
+
+    def set_tag(tag: tuple[str, str]) -> None:
+        _insist(lambda: writer().set_model_version_tag(model, str(version), *tag))
+
+    with ThreadPoolExecutor(AT_ONCE if get_settings().mlflow_is_server else 1) as setters:
+        list(setters.map(set_tag, tags.items()))
 
 
 def set_alias(model: str, alias: str, version: int) -> None:

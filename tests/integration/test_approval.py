@@ -217,7 +217,7 @@ def test_a_decision_whose_mirror_failed_is_mirrored_by_the_next_attempt(
     version: RegisteredVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as crash:
-        crash.setattr(tracking, "set_tag", lambda *_args, **_kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
+        crash.setattr(tracking, "set_tags", lambda *_args, **_kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             approval.approve(version.model, 1, "Ada", "fine")
     approval.approve(version.model, 1, "Ada", "fine")
