@@ -12,7 +12,7 @@ from esd_core.errors import BaseModelMismatch
 from esd_core.evaluation.gates import Gates, Verdict, judge
 from esd_core.evaluation.results import EvaluationReport
 from esd_core.evaluation.suite import load_suite
-from tasks import registry, tracking
+from tasks import registry, runs, tracking
 from tasks.registry import EVALUATION, GRID, WEIGHTS, RegisteredVersion
 from tasks.settings import get_settings
 
@@ -56,18 +56,20 @@ def evaluate_again(
         device=settings.device,
         progress=progress,
     )
-    run = _recorded(f"{model} {version}", report, folder)
+    run = _recorded(registered, report, folder)
     return Reevaluation(version=registered, report=report, verdict=judge(report, gates), grid=folder / GRID, run=run)
 
 
-def _recorded(version: str, report: EvaluationReport, folder: Path) -> str:
+def _recorded(registered: RegisteredVersion, report: EvaluationReport, folder: Path) -> str:
     """Keep an evaluation in an MLflow run of its own; returns the run's id."""
+    version = f"{registered.model} {registered.version}"
     from mlflow.entities import Metric
 
     with tracking.errors(f"the evaluation of {version} cannot be recorded"):
         client = tracking.client()
         tags = {"esd.evaluates": version, "esd.suite_digest": report.suite_digest}
-        run = client.create_run(tracking.experiment_id(client), run_name=f"evaluation of {version}", tags=tags)
+        experiment = runs.experiment_of(client, registered.job.base)
+        run = client.create_run(experiment, run_name=f"evaluation of {version}", tags=tags)
         at = run.info.start_time
         client.log_batch(run.info.run_id, [Metric(name, float(value), at, 0) for name, value in report.metrics.items()])
         for name in (EVALUATION, GRID):

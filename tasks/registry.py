@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from esd_core import digest
 from esd_core.concept_list import ApprovalPolicy
-from esd_core.concepts import MINIATURE, ErasureJob
+from esd_core.concepts import ErasureJob
 from esd_core.errors import RegistryError
 from esd_core.evaluation.gates import Verdict
 from esd_core.evaluation.results import EvaluationReport
@@ -71,11 +70,8 @@ class RegisteredVersion(BaseModel):
 
 
 def model_name(job: ErasureJob) -> str:
-    """Name of the registered model: esd-BASE-CONCEPT; a hub base keeps 7 digits of its commit, a folder a checksum."""
-    name, _, revision = job.base.partition("@")
-    mark = "" if job.base == MINIATURE else f"-{revision[:7] if revision else digest.of_bytes(job.base.encode())[:7]}"
-    plain = "-".join(re.findall(r"[a-z0-9]+", name.rstrip("/").rpartition("/")[2].lower())) or "base"
-    return f"esd-{plain}{mark}-{job.slug}" + (f"-from-{job.scope}" if job.scope else "")
+    """Name of the registered model: esd-BASE-CONCEPT."""
+    return f"esd-{runs.base_name(job.base)}-{job.slug}" + (f"-from-{job.scope}" if job.scope else "")
 
 
 def find_version(job_digest: str) -> RegisteredVersion | None:

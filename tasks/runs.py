@@ -11,12 +11,13 @@ from collections.abc import Container, Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from esd_core import digest
-from esd_core.concepts import ErasureJob, slug_of
+from esd_core.concepts import MINIATURE, ErasureJob, slug_of
 from esd_core.evaluation.results import EvaluationReport
 from tasks import system_metrics, tracking
+from tasks.settings import get_settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,15 +34,27 @@ _NOTE = "mlflow.note.content"  # tag that MLflow shows as the run's description,
 _BATCH = 1000  # parameters and metrics that MLflow takes in one call
 
 
+def base_name(base: str) -> str:
+    """A base model in a name: a hub base keeps 7 digits of its commit, a folder a checksum of its path."""
+    name, _, revision = base.partition("@")
+    mark = "" if base == MINIATURE else f"-{revision[:7] if revision else digest.of_bytes(base.encode())[:7]}"
+    return ("-".join(re.findall(r"[a-z0-9]+", name.rstrip("/").rpartition("/")[2].lower())) or "base") + mark
+
+
+def experiment_of(client: MlflowClient, base: str) -> str:
+    """The experiment that all runs of a base model are in, made when it is not there."""
+    return tracking.experiment_id(client, f"{get_settings().mlflow_experiment}: {base_name(base)}")
+
+
 def run_of(client: MlflowClient, job: ErasureJob, registered: Container[str] = ()) -> Run:
     """The job's run: what an interrupted attempt left, or a new one. registered: runs that are versions already."""
-    experiment = tracking.experiment_id(client)
+    experiment = experiment_of(client, job.base)
     found = client.search_runs([experiment], f"tags.`esd.job_digest` = '{job.digest}'")
     left = [run for run in found if run.info.run_id not in registered]
     if left:
         return left[0]
     tags = {"esd.job_digest": job.digest, "esd.base": job.base, "esd.concept": job.name}
-    tags |= {"esd.code_version": code_version(), **_of_prefect(client, experiment)}
+    tags |= {"esd.code_version": code_version(), **_of_prefect(client, job.base)}
     return client.create_run(experiment, run_name=f"{job.slug} {job.digest[:8]}", tags=tags)
 
 
@@ -53,26 +66,45 @@ def code_version() -> str:
         return "not installed"
 
 
-def _of_prefect(client: MlflowClient, experiment: str) -> dict[str, str]:
-    """Tags that lead to the Prefect run that this is part of, and to the MLflow run of its night; none outside of one.
+def run_of_night(client: MlflowClient, base: str) -> str | None:
+    """The MLflow run that the runs of this night lie under, made when it is not there; None outside of Prefect.
 
-    Whoever comes first makes the night's run; of two who do so at once, later ones take the older.
+    Whoever comes first makes it; of two who do so at once, later ones take the older.
     """
+    here = _prefect_run()
+    return _run_of_night(client, experiment_of(client, base), here.night, here.night_url) if here else None
+
+
+def _of_prefect(client: MlflowClient, base: str) -> dict[str, str]:
+    """Tags that lead to the Prefect run that this is part of, and to the MLflow run of its night; none outside."""
+    here, night = _prefect_run(), run_of_night(client, base)
+    return {"mlflow.parentRunId": night, **_link(here.url)} if here and night else {}
+
+
+class _PrefectRun(NamedTuple):
+    night: str  # id of the run that is part of no other
+    night_url: str
+    url: str
+
+
+def _prefect_run() -> _PrefectRun | None:
+    """The flow run that this is part of, if any."""
     if "prefect.flows" not in sys.modules:
-        return {}
+        return None
     from httpx import HTTPError
     from prefect.exceptions import PrefectException
     from prefect.runtime import flow_run
 
+    from tasks import concept_runs
+
     try:
         if not flow_run.id:
-            return {}
-        night, url = str(flow_run.root_flow_run_id or flow_run.id), str(flow_run.ui_url or "")
+            return None
+        night, url = concept_runs.night(), str(flow_run.ui_url or "")
     except (HTTPError, PrefectException) as e:  # a link is not worth a failed registration
         log.warning("no link to Prefect: %s", " ".join(str(e).split())[:200])
-        return {}
-    parent = _run_of_night(client, experiment, night, url.replace(str(flow_run.id), night))
-    return {"mlflow.parentRunId": parent, **_link(url)}
+        return None
+    return _PrefectRun(night, url.replace(str(flow_run.id), night), url)
 
 
 @lru_cache(maxsize=4)

@@ -63,7 +63,9 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: str = Field(
         "", validate_default=True, description="MLflow server or database; unset: SQLite in home."
     )
-    mlflow_experiment: str = Field("concept erasure", min_length=1, description="MLflow experiment of the runs.")
+    mlflow_experiment: str = Field(
+        "concept erasure", min_length=1, description="MLflow experiments: this, and the base model's name."
+    )
 
     s3_endpoint_url: Annotated[str | None, BeforeValidator(_endpoint)] = Field(
         EMBEDDED, description="'embedded', 'aws', or the http(s) address of an S3 server."

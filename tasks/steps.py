@@ -218,4 +218,4 @@ def report_night(night: Night) -> Night:
 def keep_report(night: Night) -> str:
     """Address of the night's report, for whoever looks at it from another machine."""
     assert night.report is not None
-    return night_record.keep_report(night.report, str(runtime.flow_run.name))
+    return night_record.keep_report(night.report, night.base, str(runtime.flow_run.name))

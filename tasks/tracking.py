@@ -131,16 +131,12 @@ def errors(remedy: str) -> Iterator[None]:
         raise RegistryError(f"{remedy}: {e}") from e
 
 
-def experiment_id(client: MlflowClient) -> str:
-    """The experiment of the settings, made when it is not there; this process looks it up once.
+@lru_cache(maxsize=4)
+def experiment_id(client: MlflowClient, name: str) -> str:
+    """An experiment, made when it is not there; this process looks it up once.
 
     A server knows where artifacts belong; with a database alone they lie in this home.
     """
-    return _experiment_id(client, get_settings().mlflow_experiment)
-
-
-@lru_cache(maxsize=4)
-def _experiment_id(client: MlflowClient, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
     settings = get_settings()

@@ -22,6 +22,8 @@ from esd_core.evaluation.results import EvaluationReport, ProbeResult
 from esd_core.recipe import ParameterSubset, Recipe
 from esd_core.tuning import Check, Tuned
 from infra.local_stack import embedded_s3
+from infra.processes import free_port, locked, start, stop, wait_until_healthy
+from infra.servers import mlflow_server
 from tasks import registry
 from tasks.registry import RegisteredVersion
 from tasks.settings import Settings, get_settings
@@ -64,6 +66,22 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
     return path
+
+
+@pytest.fixture(scope="session")
+def mlflow_address(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[str]:
+    """A real MLflow server over HTTP, started as `make up` starts it."""
+    home = tmp_path_factory.mktemp("mlflow-home")
+    shutil.copy(empty_database, home / "mlflow.db")
+    server = mlflow_server(Settings(home=home, mlflow_port=free_port()))
+    lock, log = home / "lock", home / "mlflow.log"
+    with locked(lock):
+        process = start(server, lock, log)
+        try:
+            wait_until_healthy(server, process, log, 120)
+            yield server.address
+        finally:
+            stop(process)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from flows.approve import approve
 from flows.nightly import nightly_erasure, parameters
 from flows.publish import publish
 from flows.study import study
-from tasks import overview, release, tracking
+from tasks import overview, release, runs, tracking
 from tasks.jobs import JobFiles
 from tasks.night import Night
 from tasks.plan import PlanStatus, plan_tonight
@@ -140,9 +140,13 @@ def test_a_concept_that_fails_alone_stops_nobody_and_the_night_says_so(
 def check_runs(night: Night) -> None:
     """The MLflow runs of a night lie under one, and say what the machine did; they and Prefect lead to each other."""
     client = tracking.client()
-    runs = client.search_runs([tracking.experiment_id(client)])
-    (parent,) = (run for run in runs if "esd.night" in run.data.tags)
-    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    found = client.search_runs([runs.experiment_of(client, night.base)])
+    assert [e.name for e in client.search_experiments()] == [
+        "concept erasure: " + runs.base_name(night.base),
+        "Default",
+    ]
+    (parent,) = (run for run in found if "esd.night" in run.data.tags)
+    children = [run for run in found if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     registered = {row.findings.version.run_id for row in night.settled if row.findings}
     assert {run.info.run_id for run in children} == registered
     assert parent.info.status == "FINISHED"

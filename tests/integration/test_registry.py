@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,31 +17,14 @@ from sqlalchemy.orm import Session
 from esd_core import digest
 from esd_core.concepts import ConceptEntry, ConceptKind, Erasure, ErasureJob
 from esd_core.errors import RegistryError, ServiceUnavailable
-from infra.processes import free_port, locked, start, stop, wait_until_healthy
-from infra.servers import mlflow_server
-from tasks import registry, tracking
+from infra.processes import free_port
+from tasks import registry, runs, tracking
 from tasks.registry import RegisteredVersion, model_name
 from tasks.settings import Settings
 from tests.integration.conftest import Made
 
 Make = Callable[..., Made]
 ADDED = {"verdict.json", "MLmodel", "input_example.json"}
-
-
-@pytest.fixture(scope="module")
-def mlflow_address(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[str]:
-    """A real MLflow server over HTTP, started as `make up` starts it."""
-    home = tmp_path_factory.mktemp("mlflow-home")
-    shutil.copy(empty_database, home / "mlflow.db")
-    server = mlflow_server(Settings(home=home, mlflow_port=free_port()))
-    lock, log = home / "lock", home / "mlflow.log"
-    with locked(lock):
-        process = start(server, lock, log)
-        try:
-            wait_until_healthy(server, process, log, 120)
-            yield server.address
-        finally:
-            stop(process)
 
 
 def _client(settings: Settings) -> MlflowClient:
@@ -93,7 +75,7 @@ def test_registering_twice_changes_nothing(make: Make) -> None:
     made = make()
     assert made.register() == made.register()
     client = tracking.client()
-    assert len(client.search_runs([tracking.experiment_id(client)])) == 1
+    assert len(client.search_runs([runs.experiment_of(client, "miniature")])) == 1
     assert len(registry.list_versions()) == 1
 
 
@@ -119,7 +101,9 @@ def test_a_crash_leaves_no_half_version_and_the_next_attempt_goes_on(
 
     version = made.register()
     client = tracking.client()
-    assert [run.info.run_id for run in client.search_runs([tracking.experiment_id(client)])] == [version.run_id]
+    assert [run.info.run_id for run in client.search_runs([runs.experiment_of(client, "miniature")])] == [
+        version.run_id
+    ]
     assert version.version == 1
     assert len(client.get_metric_history(version.run_id, "loss")) == 1200
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from mlflow.entities import Dataset
 
 from esd_core import digest
 from tasks import system_metrics, tracking
+from tasks.night_record import keep_report
+from tasks.settings import Settings
 from tasks.system_metrics import SAMPLES, watched
 from tests.integration.conftest import Made
 
@@ -77,3 +82,33 @@ def test_watching_ends_with_the_work_also_when_that_fails(make: Make) -> None:
     size = (folder / SAMPLES).stat().st_size
     time.sleep(0.1)
     assert (folder / SAMPLES).stat().st_size == size > 0
+
+
+@pytest.mark.parametrize("password", ["", "somebody:secret@"])
+def test_a_nights_report_and_its_concepts_are_found_together_and_no_password_in_links(
+    settings: Settings,
+    fresh_settings: Callable[..., Settings],
+    mlflow_address: str,
+    make: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    password: str,
+) -> None:
+    assert not settings.mlflow_is_server
+    importlib.import_module("prefect.flows")  # as in any flow run
+    night = str(uuid4())
+    for name, value in {"id": str(uuid4()), "root_flow_run_id": night, "ui_url": "http://prefect/runs"}.items():
+        monkeypatch.setenv(f"PREFECT__RUNTIME__FLOW_RUN__{name.upper()}", value)
+    fresh_settings(mlflow_tracking_uri=mlflow_address.replace("//", f"//{password}"))
+    version = make("moon", seed=len(password)).register()
+    (tmp_path / "report.html").write_text("<!doctype html>")
+    place = keep_report(tmp_path / "report.html", "miniature", "night of 2026-11-23")
+    client = tracking.client()
+    parent = client.get_run(client.get_run(version.run_id).data.tags["mlflow.parentRunId"])
+    assert (parent.info.run_name, parent.data.tags["esd.night"]) == ("night of 2026-11-23", night)
+    assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["report.html"]
+    experiment = client.get_experiment(parent.info.experiment_id)
+    assert experiment.name == "concept erasure: miniature"
+    run = f"experiments/{experiment.experiment_id}/runs/{parent.info.run_id}"
+    assert place == f"{mlflow_address}/#/{run}/artifacts/report.html"
+    assert version.page == f"{mlflow_address}/#/models/{version.model}/versions/{version.version}"
