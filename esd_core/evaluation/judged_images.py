@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
@@ -146,18 +146,31 @@ class JudgedImages:
         return held
 
     def _draw(self, batch: list[tuple[Probe, int]], counts: Mapping[str, int]) -> None:
-        """Draw, judge and keep; images of one probe stand together in `batch`."""
+        """Draw, judge and keep; images of one probe stand together in `batch`. Each judge sees all of its at once."""
         suite = self.judges.suite
         cases = {probe.name: drawing_order(suite, probe, counts[probe.name]) for probe, _ in batch}
         images = self.artist.draw(suite, [cases[probe.name][number] for probe, number in batch])
-        for probe in dict.fromkeys(probe for probe, _ in batch):
-            rows = [i for i, (other, _) in enumerate(batch) if other == probe]
-            self._runs[probe.name].append(self._write(probe, batch[rows[0]][1], images[rows]))
+        coherent = self.coherence.coherent(images).tolist() if self.coherence else None
+        for name in dict.fromkeys(probe.classifier for probe, _ in batch):
+            judged = [i for i, (probe, _) in enumerate(batch) if probe.classifier == name]
+            seen = dict(zip(judged, self.judges[name].sees(images[judged]), strict=True))
+            for probe in dict.fromkeys(batch[i][0] for i in judged):
+                rows = [i for i in judged if batch[i][0] == probe]
+                told = None if coherent is None else tuple(coherent[i] for i in rows)
+                run = self._write(probe, batch[rows[0]][1], images[rows], [seen[i] for i in rows], told)
+                self._runs[probe.name].append(run)
 
-    def _write(self, probe: Probe, start: int, images: np.ndarray) -> tuple[Answers, np.ndarray]:
+    def _write(
+        self,
+        probe: Probe,
+        start: int,
+        images: np.ndarray,
+        seen: Sequence[np.ndarray],
+        coherent: tuple[bool, ...] | None,
+    ) -> tuple[Answers, np.ndarray]:
+        """Keep a run of a probe's images with what was said of them: seen, for each the labels it shows."""
         classifier, stem = self.judges[probe.classifier], f"{_stem(probe, start)}-{start + len(images)}"
         path = self.folder / f"{stem}.npy"
-        seen = classifier.sees(images)
         kept = images if self.keep is None else images[: max(0, self.keep - start)]
         with digest.whole_file(path, flush=False) as partial, partial.open("wb") as f:
             np.save(f, kept)
@@ -167,7 +180,7 @@ class JudgedImages:
             negated=probe.negated,
             images_digest=digest.of_file(path),
             seen=tuple(tuple(compress(classifier.labels, shown)) for shown in seen),
-            coherent=tuple(self.coherence.coherent(images).tolist()) if self.coherence else None,
+            coherent=coherent,
         )
         sealed = answers.model_copy(update={"own_digest": answers.checksum})
         digest.write_text(path.with_suffix(".json"), json.dumps(sealed.model_dump(), ensure_ascii=False), flush=False)
