@@ -8,6 +8,7 @@ takes the screenshots of the README; without options, the worker of `make up` ru
 from __future__ import annotations
 
 import json
+import re
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -115,6 +116,24 @@ def test_the_version_is_seen_in_the_mlflow_ui(page: Page, stack: Stack, pictures
     expect(page.get_by_text("esd.job_digest").first).to_be_visible()
     page.get_by_role("button", name="Close").click()  # the assistant beside it
     page.screenshot(path=pictures / "mlflow-version.png")
+
+
+@pytest.mark.usefixtures("night")
+def test_prefect_leads_to_mlflow_and_back(page: Page, stack: Stack, shown_home: Path | None) -> None:
+    if shown_home:
+        pytest.skip("a night without an MLflow server has no page to lead to")
+    artifact_of(page, stack, "grid-sun")
+    to_mlflow = page.get_by_role("link", name=re.compile("version 1 in MLflow"))
+    expect(to_mlflow).to_be_visible()
+    page.goto(str(to_mlflow.get_attribute("href")))
+    expect(page.get_by_text("esd.job_digest").first).to_be_visible()
+    source = page.get_by_role("link", name=re.compile("^sun [0-9a-f]{8}$")).get_attribute("href")
+    page.goto(f"{stack.mlflow}/{source}")
+    back = page.get_by_role("link", name="Its run in Prefect")
+    expect(back).to_be_visible()
+    page.goto(str(back.get_attribute("href")))
+    assert page.url.startswith(stack.prefect)
+    expect(page.get_by_text("erase-concept").first).to_be_visible()
 
 
 def field(page: Page, title: str) -> Locator:
