@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 from tests.survival.conftest import LONG
 from tests.survival.watching import engine_of, loads_torch, wait_for
@@ -91,6 +92,33 @@ def test_what_a_dead_runner_had_not_finished_is_dealt_again(yard: Yard, paramete
     assert [row["name"] for row in second.parameters["concepts"]] == ["fish"]
     assert yard.end_of(night, 600).state_name == "Completed", yard.story(night)
     assert (yard.versions["car"], yard.versions["fish"]) == ([1], [1])
+
+
+def test_a_registered_version_is_measured_anew_by_a_runner(yard: Yard, parameters: Parameters, suite: Path) -> None:
+    night = yard.start_night(parameters("car"))
+    assert yard.end_of(night).state_name == "Completed", yard.story(night)
+    mlflow = MlflowClient(yard.address("mlflow"))
+    (version,) = (v for v in mlflow.search_model_versions() if v.tags["esd.concept"] == "car")
+    strict = {"suite": str(suite), "images_per_probe": 3, "erased_at_most": 0.5}
+    asked = {"model": version.name, "version": int(version.version), **strict}
+    run = yard.start("evaluate/evaluate", asked)
+    assert yard.end_of(run).state_name == "Completed", yard.story(run)
+    assert "gates not passed" in yard.artifacts("grid-car")[0]["description"]
+    experiments = [experiment.experiment_id for experiment in mlflow.search_experiments()]
+    (found,) = mlflow.search_runs(experiments, f"tags.`esd.evaluates` = '{version.name} {version.version}'")
+    assert found.data.metrics["erased_after"] == 1.0
+    assert {item.path for item in mlflow.list_artifacts(found.info.run_id)} == {"evaluation.json", "grid.png"}
+    assert mlflow.get_model_version(version.name, version.version).tags == version.tags
+
+
+def test_a_study_is_done_by_a_runner(yard: Yard, tiny_base: Path, suite: Path) -> None:
+    erased = {"concepts": ["house"], "kind": "object", "iterations": 3, "learning_rate": 2e-4, "etas": [1, 2]}
+    measured = {"base": str(tiny_base), "suite": str(suite), "images": 2, "others": 2}
+    run = yard.start("study/study", {"protocol": "eta", **erased, **measured})
+    assert yard.end_of(run).state_name == "Completed", yard.story(run)
+    assert "| η 2 |" in yard.artifacts("study-eta")[0]["data"]
+    (page,) = yard.folder.glob("home of */studies/eta-*/study.html")
+    assert "η" in page.read_text(encoding="utf-8")
 
 
 def test_a_bad_concept_fails_alone_and_the_night_says_so(yard: Yard, parameters: Parameters) -> None:

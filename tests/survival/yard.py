@@ -21,8 +21,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
-from infra.local_stack import prefect_environment, prefect_server, s3_server
 from infra.processes import Server, child_environment, free_port, locked, start, stop, wait_until_healthy
+from infra.servers import prefect_environment, prefect_server, s3_server
 from tasks.settings import Settings
 from tests.survival.watching import descendants, wait_for
 
@@ -131,11 +131,13 @@ class Yard:
 
     # what a person does and sees
 
-    def start_night(self, parameters: dict[str, Any], name: str = "nightly-erasure/nightly-erasure") -> UUID:
+    def start_night(self, parameters: dict[str, Any]) -> UUID:
+        return self.start("nightly-erasure/nightly-erasure", {"concept_list": "", **parameters})
+
+    def start(self, deployment: str, parameters: dict[str, Any]) -> UUID:
         with self.client() as client:
-            deployment = client.read_deployment_by_name(name)
-            run = client.create_flow_run_from_deployment(deployment.id, parameters={"concept_list": "", **parameters})
-        return run.id
+            found = client.read_deployment_by_name(deployment)
+            return client.create_flow_run_from_deployment(found.id, parameters=parameters).id
 
     def cancel(self, run: UUID) -> None:
         """As the button of the UI does."""
