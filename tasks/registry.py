@@ -76,8 +76,7 @@ def model_name(job: ErasureJob) -> str:
 
 def find_version(job_digest: str) -> RegisteredVersion | None:
     """The version that a job became, the latest if it was done again; None while it is not registered."""
-    found = _versions_of(job_digest)
-    return found[-1] if found else None
+    return next(reversed(_versions_of(job_digest)), None)
 
 
 def _versions_of(job_digest: str) -> list[RegisteredVersion]:
@@ -167,17 +166,11 @@ def download_artifact(version: RegisteredVersion, name: str, folder: Path, near:
     path = folder / name
     if not path.is_file() or digest.of_file(path) != version.files[name]:
         with digest.whole_file(path, flush=False) as partial:
-            if not (near and _copy(version, name, near / name, partial)):
+            if near and (near / name).is_file():
+                shutil.copyfile(near / name, partial)
+            if digest.of_file(partial) != version.files[name]:
                 _fetch(version, name, partial)
     return path
-
-
-def _copy(version: RegisteredVersion, name: str, source: Path, path: Path) -> bool:
-    """Copy a file to `path`; whether what arrived there is as registered."""
-    if not source.is_file():
-        return False
-    shutil.copyfile(source, path)
-    return digest.of_file(path) == version.files[name]
 
 
 def _fetch(version: RegisteredVersion, name: str, path: Path) -> None:
