@@ -26,6 +26,7 @@ from flows.commands import (
     study,
     verify,
 )
+from flows.commands.options import plain
 
 REFUSED = 2
 INTERRUPTED = 130
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return int(arguments.command(arguments))
     except EsdError as e:
-        print(f"esd: {' '.join(str(e).split())}", file=sys.stderr)
+        print(f"esd: {plain(' '.join(str(e).split()))}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         print("esd: interrupted; the same command continues where it stopped", file=sys.stderr)

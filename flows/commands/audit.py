@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from flows.commands.options import add_command, add_trust, trust_from
+from flows.commands.options import add_command, add_trust, plain, trust_from
 
 if TYPE_CHECKING:
     from flows.commands.options import Commands
@@ -38,7 +38,7 @@ def audit(arguments: argparse.Namespace) -> int:
     with embedded_storage():
         found = compare(trust_from(arguments))
     for disagreement in found.disagreements:
-        print(disagreement.sentence, file=sys.stderr)
+        print(plain(disagreement.sentence), file=sys.stderr)
     count = len(found.disagreements)
     print(f"looked at {_looked_at(found)}: {_counted(count, 'disagreement') if count else 'everything agrees'}")
     return 1 if count else 0

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.commands.options import add_command, add_trust, trust_from
+from flows.commands.options import add_command, add_trust, plain, trust_from
 
 if TYPE_CHECKING:
     from flows.commands.options import Commands
@@ -65,7 +65,7 @@ def verify(arguments: argparse.Namespace) -> int:
     with storage_for(arguments.release):
         found = examine(arguments.release, trust_from(arguments), arguments.base)
     for fault in found.faults:
-        print(f"{arguments.release}: {fault}", file=sys.stderr)
+        print(f"{arguments.release}: {plain(fault)}", file=sys.stderr)
     if not found.faults:
         whole = "whole and unaltered" if found.vouched_for else "whole, but nothing vouches for its manifest"
         print(f"{arguments.release}: {whole}", *_account(found), sep="\n  ")
@@ -93,7 +93,7 @@ def _account(found: Verified) -> list[str]:
         ("signed", signed[found.signed]),
         ("log", log),
     ]
-    return [f"{name:9} {value}" for name, value in lines]
+    return [f"{name:9} {plain(value)}" for name, value in lines]
 
 
 def _approval(entry: ApprovalRecord) -> str:

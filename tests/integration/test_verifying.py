@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from esd_core.concepts import ErasureJob
 from esd_core.errors import ReleaseError
 from flows.cli import main
 from tasks import approval
@@ -81,6 +82,27 @@ def test_a_folder_that_nothing_vouches_for_is_never_called_unaltered(tmp_path: P
         assert (code, told.splitlines()[0]) == (0, f"{folder}: whole, but nothing vouches for its manifest")
     assert "by Mallory" in told
     assert "  log       not asked: not in S3" in told
+
+
+def test_a_manifest_cannot_steer_the_terminal(approved: Bucket, tmp_path: Path, say: Say) -> None:
+    publish(MODEL, 1)
+    folder = fetch(MODEL, tmp_path / "out")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest["job"]["base"] = "\x1b[2Jminiature: whole and unaltered"
+    manifest["job_digest"] = ErasureJob.model_validate(manifest["job"]).digest
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    code, told = say("verify", folder)
+    assert code == 0
+    assert r"\x1b[2Jminiature" in told
+    assert all(line.isprintable() for line in told.splitlines())
+
+    renamed = json.dumps(manifest).replace(MODEL, r"\u001b[2Jmodel").encode()
+    approved.put(f"{PLACE}manifest.json", renamed)
+    for command in (("verify", approved.uri(PLACE)), ("fetch", MODEL), ("audit",)):
+        code, told = say(*command)
+        assert code != 0
+        assert r"is that of \x1b[2Jmodel" in told
+        assert all(line.isprintable() for line in told.splitlines())
 
 
 @pytest.mark.usefixtures("approved")
