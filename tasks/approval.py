@@ -129,6 +129,8 @@ def _decide(
     )
     bucket = open_bucket()
     record = approval_log.append(bucket, lambda log: _unless_said(log, wanted))
+    if record and verdict:
+        return record
     log = approval_log.read_log(bucket)
     if verdict is None:
         mirror.show(bucket, version.model, log)

@@ -101,9 +101,11 @@ def following(
 
 def settle(bucket: Bucket, model: str, by: str) -> None:
     """Let everything follow the log: other releases of the model are superseded, the pointer moves, MLflow shows it."""
-    while append(bucket, lambda records: _superseded(records, model, by)):
-        pass
-    mirror.show(bucket, model, settle_pointer(bucket, model))
+    log = settle_pointer(bucket, model)
+    while _superseded(log, model, by):
+        append(bucket, lambda records: _superseded(records, model, by))
+        log = read_log(bucket)
+    mirror.show(bucket, model, log)
 
 
 def _superseded(records: Sequence[ApprovalRecord], model: str, by: str) -> Entry | None:

@@ -115,7 +115,7 @@ def test_withdrawing_removes_the_pointer_keeps_the_objects_and_tells_why(two: Bu
 def test_what_was_never_released_cannot_be_withdrawn(two: Bucket, make: Make) -> None:
     assert make(seed=3).register().version == 3
     length = len(approval.read_log())
-    with pytest.raises(ApprovalError, match="is one that nobody has decided on, not released: `esd reject`"):
+    with pytest.raises(ApprovalError, match="is candidate, not released: `esd reject`"):
         lifecycle.withdraw(MODEL, 3, "Grace", "no")
     assert len(approval.read_log()) == length
     assert _pointer(two) == 2
