@@ -26,7 +26,6 @@ from flows.commands import (
     study,
     verify,
 )
-from flows.commands.options import plain
 
 REFUSED = 2
 INTERRUPTED = 130
@@ -74,7 +73,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return int(arguments.command(arguments))
     except EsdError as e:
-        print(f"esd: {plain(' '.join(str(e).split()))}", file=sys.stderr)
+        from esd_core.yaml_text import printable
+
+        print(f"esd: {printable(' '.join(str(e).split()))}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         print("esd: interrupted; the same command continues where it stopped", file=sys.stderr)

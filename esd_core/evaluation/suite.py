@@ -22,7 +22,7 @@ from esd_core.evaluation.metric_refs import CoherenceRef, QualityRef
 from esd_core.evaluation.model_refs import locate
 from esd_core.faults import describe_faults
 from esd_core.recipe import RolloutSampler
-from esd_core.yaml_text import parse, printable, read_text
+from esd_core.yaml_text import parse, read_text
 
 BUNDLED = {
     MINIATURE: Path(__file__).parents[1] / "miniature" / "suite.yaml",
@@ -169,9 +169,11 @@ class Suite(BaseModel):
 def load_suite(ref: str) -> Suite:
     """Read a suite: one that is BUNDLED or the path of a YAML file; all faults of the file in one line."""
     path = BUNDLED.get(ref) or Path(ref)
-    if not path.exists():
-        raise InvalidInput(f"cannot read evaluation suite {printable(ref[:200])}: give a file, or {', '.join(BUNDLED)}")
-    _, raw = parse(read_text(path, "evaluation suite"), str(path))
+    try:
+        text = read_text(path, "evaluation suite")
+    except InvalidInput as e:
+        raise InvalidInput(f"{e}; give a file, or {', '.join(BUNDLED)}") from e
+    _, raw = parse(text, str(path))
     if not isinstance(raw, dict) or "folder" in raw:
         raise InvalidInput(f"{path} is not an evaluation suite: expected a mapping with 'classifiers' and 'probes'")
     try:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from flows.commands.options import add_command, add_trust, plain, trust_from
+from flows.commands.options import add_command, add_trust, trust_from
 
 if TYPE_CHECKING:
     from flows.commands.options import Commands
@@ -32,13 +32,14 @@ def add(commands: Commands) -> None:
 
 
 def audit(arguments: argparse.Namespace) -> int:
+    from esd_core.yaml_text import printable
     from flows.embedded import embedded_storage
     from tasks.audit import audit as compare
 
     with embedded_storage():
         found = compare(trust_from(arguments))
     for disagreement in found.disagreements:
-        print(plain(disagreement.sentence), file=sys.stderr)
+        print(printable(disagreement.sentence), file=sys.stderr)
     count = len(found.disagreements)
     print(f"looked at {_looked_at(found)}: {_counted(count, 'disagreement') if count else 'everything agrees'}")
     return 1 if count else 0

@@ -29,11 +29,6 @@ def add_command(commands: Commands, name: str, summary: str, epilog: str) -> arg
     )
 
 
-def plain(text: str) -> str:
-    """Text of others' making for a terminal, which it must not steer."""
-    return text if text.isprintable() else ascii(text)
-
-
 def add_base(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base",

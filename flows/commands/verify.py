@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.commands.options import add_command, add_trust, plain, trust_from
+from flows.commands.options import add_command, add_trust, trust_from
 
 if TYPE_CHECKING:
     from flows.commands.options import Commands
@@ -59,13 +59,14 @@ def add(commands: Commands) -> None:
 
 
 def verify(arguments: argparse.Namespace) -> int:
+    from esd_core.yaml_text import printable
     from flows.embedded import storage_for
     from tasks.verifying import examine
 
     with storage_for(arguments.release):
         found = examine(arguments.release, trust_from(arguments), arguments.base)
     for fault in found.faults:
-        print(f"{arguments.release}: {plain(fault)}", file=sys.stderr)
+        print(f"{arguments.release}: {printable(fault)}", file=sys.stderr)
     if not found.faults:
         whole = "whole and unaltered" if found.vouched_for else "whole, but nothing vouches for its manifest"
         print(f"{arguments.release}: {whole}", *_account(found), sep="\n  ")
@@ -74,6 +75,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
 def _account(found: Verified) -> list[str]:
     """What a release without faults is, who allowed it, and who says so, a line each."""
+    from esd_core.yaml_text import printable
     from tasks.verifying import Signed
 
     manifest = found.manifest
@@ -93,7 +95,7 @@ def _account(found: Verified) -> list[str]:
         ("signed", signed[found.signed]),
         ("log", log),
     ]
-    return [f"{name:9} {plain(value)}" for name, value in lines]
+    return [f"{name:9} {printable(value)}" for name, value in lines]
 
 
 def _approval(entry: ApprovalRecord) -> str:

@@ -93,7 +93,7 @@ def test_a_manifest_cannot_steer_the_terminal(approved: Bucket, tmp_path: Path, 
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     code, told = say("verify", folder)
     assert code == 0
-    assert r"\x1b[2Jminiature" in told
+    assert "?[2Jminiature" in told
     assert all(line.isprintable() for line in told.splitlines())
 
     renamed = json.dumps(manifest).replace(MODEL, r"\u001b[2Jmodel").encode()
@@ -101,7 +101,7 @@ def test_a_manifest_cannot_steer_the_terminal(approved: Bucket, tmp_path: Path, 
     for command in (("verify", approved.uri(PLACE)), ("fetch", MODEL), ("audit",)):
         code, told = say(*command)
         assert code != 0
-        assert r"is that of \x1b[2Jmodel" in told
+        assert "is that of ?[2Jmodel" in told
         assert all(line.isprintable() for line in told.splitlines())
 
 

@@ -83,7 +83,9 @@ def test_the_classes_are_the_paper_s() -> None:
 
 
 def test_a_suite_that_is_none_is_told_which_there_are() -> None:
-    with pytest.raises(InvalidInput, match="imagenet: give a file, or miniature, imagenette, artists, nudity"):
+    with pytest.raises(
+        InvalidInput, match="imagenet: it is not there; give a file, or miniature, imagenette, artists, nudity"
+    ):
         load_suite("imagenet")
 
 
