@@ -179,6 +179,7 @@ def test_the_interval_of_a_mean_is_students() -> None:
     interval = mean_interval([1.0, 2.0, 3.0, 4.0])
     assert [interval.lower, interval.upper] == pytest.approx([0.446, 4.554], abs=1e-3)
     assert mean_interval([3.0]).lower == mean_interval([3.0]).upper == 3
+    assert mean_interval([0.0, 0.0, 0.9]).lower == 0  # a distance is never less
 
 
 def test_a_matrix_says_how_far_every_concept_moved(
