@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from esd_core.backbones.loading import choose_device
 from esd_core.concepts import ConceptEntry, ConceptKind
 from esd_core.errors import InvalidInput
+from esd_core.evaluation.metrics.features import Features, load_features
 from esd_core.evaluation.metrics.perceptual import perceptual_distance
 from esd_core.evaluation.results import ProbeResult
 from esd_core.evaluation.suite import Probe
 from esd_core.studies.figures import Figure, change, mean, rate_after, rate_before, together
-from esd_core.studies.gallery import Meter, meter_of
 from esd_core.studies.study import HeatMap, Sheet, Table
 from esd_core.studies.workbench import SHOWN, Seen, Workbench
 
@@ -80,13 +81,13 @@ class Matrix:
             outlined=tuple((i + 1, self.prompted.index(concept)) for i, concept in enumerate(self.erased)),
         )
 
-    def moved(self, meter: Meter, name: str) -> HeatMap:
+    def moved(self, features: Features, name: str) -> HeatMap:
         """How far the first images of each concept (columns) moved by each erasure (rows), at equal seeds."""
         shown = {probe: self.original.images(probe, SHOWN) for probe in self.probes.values()}
-        before = {probe: meter.features(np.stack(images)) for probe, images in shown.items()}
+        before = {probe: features(np.stack(images)) for probe, images in shown.items()}
 
         def moved_by(seen: Seen, probe: Probe) -> Figure:
-            after = meter.features(np.stack(seen.images(probe, SHOWN)))
+            after = features(np.stack(seen.images(probe, SHOWN)))
             both = min(len(before[probe]), len(after))
             return mean(perceptual_distance(before[probe][:both], after[:both]))
 
@@ -128,7 +129,9 @@ def fill_matrix(bench: Workbench, given: tuple[str, ...], kind: ConceptKind) -> 
 
 def distances(bench: Workbench, matrix: Matrix, name: str) -> tuple[HeatMap, ...]:
     """By the features that the suite names for quality; none where it names none."""
-    return (matrix.moved(meter_of(bench.suite, bench.machine.device), name),) if bench.suite.quality else ()
+    ref = bench.suite.quality_reference
+    features = ref and load_features(ref.features, str(choose_device(bench.machine.device)))
+    return (matrix.moved(features, name),) if features else ()
 
 
 def _named_probe(bench: Workbench, name: str) -> Probe:
