@@ -102,6 +102,7 @@ def erase(
     folder.mkdir(parents=True, exist_ok=True)
     machine = machine or Machine()
     device = choose_device(machine.device)
+    give_back_freed_memory()  # of the concept before, whose parts still name each other
     start_peak_memory(device)
     with memory_errors():
         witnesses = witnesses_of(suite, job, machine.device)

@@ -8,6 +8,7 @@ end of the pass and are updated in one call.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -56,8 +57,8 @@ class MasterAdam:
             for name, p in parameters.items()
         }
         self._rate: float | None = None
-        for name, p in parameters.items():
-            p.requires_grad_(True).register_post_accumulate_grad_hook(partial(self._update, name))
+        for name, p in parameters.items():  # torch keeps a hook as long as its parameter, out of the collector's sight
+            p.requires_grad_(True).register_post_accumulate_grad_hook(partial(_update, weakref.ref(self), name))
 
     @contextmanager
     def stepping(self, learning_rate: float) -> Iterator[None]:
@@ -80,7 +81,7 @@ class MasterAdam:
         return master
 
     @torch.no_grad()
-    def _update(self, name: str, p: torch.Tensor) -> None:
+    def update(self, name: str, p: torch.Tensor) -> None:
         if self._rate is None:
             return
         if name in self.low:
@@ -185,3 +186,9 @@ def _adam(
         eps=EPS,
         maximize=False,
     )
+
+
+def _update(optimizer: weakref.ref[MasterAdam], name: str, parameter: torch.Tensor) -> None:
+    found = optimizer()
+    if found is not None:
+        found.update(name, parameter)

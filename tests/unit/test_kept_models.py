@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from pathlib import Path
 
@@ -93,3 +94,18 @@ def test_each_precision_and_each_content_is_a_model_of_its_own(own_base: Resolve
         config = own_base.folder / "unet" / "config.json"
         config.write_text(config.read_text().replace("{", "{ ", 1))
         assert resolve_base(str(own_base.folder)).digest != own_base.digest
+
+
+def test_an_erasure_leaves_no_tensor_behind(base: ResolvedBase, tmp_path: Path) -> None:
+    """Weights and moments of a hundred concepts do not fit into one runner."""
+    job = job_of(base, erasure_of("house", subset="esd-all", iterations=2))
+    run(job, base, tmp_path / "first")  # whatever libraries keep for good is there
+    before = tensors_alive()
+    run(job, base, tmp_path / "second")
+    assert tensors_alive() == before
+
+
+def tensors_alive() -> int:
+    """Bytes of all tensors that Python still knows."""
+    gc.collect()
+    return sum(found.nbytes for found in gc.get_objects() if issubclass(type(found), torch.Tensor))
