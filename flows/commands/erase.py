@@ -69,7 +69,8 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--suite",
         metavar="SUITE",
-        help="its classifiers look at a few images before the erasure stops by itself: a YAML file, or miniature",
+        help="its classifiers look at a few images before the erasure stops by itself: miniature, imagenette, artists, "
+        "nudity, or a YAML file",
     )
     chosen = parser.add_argument_group("how it is erased")
     for option, field, kind, metavar, text in SETTINGS:
