@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,12 +63,15 @@ def truth(shown: list[Scene]) -> dict[str, np.ndarray]:
 
 
 def build(judge: str) -> ResNetForImageClassification:
-    labels = LABELS[judge]
+    return small_resnet(LABELS[judge], WIDTHS[judge], DEPTHS[judge])
+
+
+def small_resnet(labels: Sequence[str], widths: Sequence[int], depths: Sequence[int]) -> ResNetForImageClassification:
     return ResNetForImageClassification(
         ResNetConfig(
-            embedding_size=WIDTHS[judge][0],
-            hidden_sizes=WIDTHS[judge],
-            depths=DEPTHS[judge],
+            embedding_size=widths[0],
+            hidden_sizes=widths,
+            depths=depths,
             layer_type="basic",
             id2label=dict(enumerate(labels)),
             label2id={label: i for i, label in enumerate(labels)},

@@ -49,15 +49,15 @@ def captions(seed: int, count: int) -> Captions:
     return [caption(sample_scene(rng), rng) for _ in range(count)]
 
 
-def build_tokenizer(texts: list[str], length: int = LENGTH) -> CLIPTokenizer:
-    """Byte-level BPE as CLIP's, with merges learned from the world's captions; `length` is the longest prompt."""
+def build_tokenizer(texts: list[str], length: int = LENGTH, learned: int = MERGES) -> CLIPTokenizer:
+    """Byte-level BPE as CLIP's, with so many merges learned from the captions; `length` is the longest prompt."""
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Lowercase()
     bpe.pre_tokenizer = pre_tokenizers.Whitespace()
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     alphabet = [*letters, *(letter + "</w>" for letter in letters)]
     trainer = trainers.BpeTrainer(
-        vocab_size=len(set("".join(texts).lower())) * 2 + MERGES, end_of_word_suffix="</w>", show_progress=False
+        vocab_size=len(set("".join(texts).lower())) * 2 + learned, end_of_word_suffix="</w>", show_progress=False
     )
     bpe.train_from_iterator(sorted(set(texts)), trainer)
     merges = [(a, b) for a, b in json.loads(bpe.to_str())["model"]["merges"]]
