@@ -14,9 +14,10 @@ from esd_core import digest
 from esd_core.backbones.families import FAMILIES, Family
 from esd_core.base_folder import check_folder, read_config
 from esd_core.concepts import MINIATURE
-from esd_core.errors import BaseModelError
+from esd_core.errors import BaseModelError, InvalidInput
+from esd_core.yaml_text import parse, printable, read_text
 
-INDEX = "model_index.json"
+INDEX, CARD = "model_index.json", "README.md"
 MINIATURE_FOLDER = Path(__file__).parent / "miniature" / "model"
 PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model")  # nothing pickled, no code
 VARIANTS = ("*.*.safetensors", "*.index.*.json")  # the same weights once more, such as model.fp16.safetensors
@@ -63,6 +64,18 @@ def resolve_base(base: str) -> ResolvedBase:
     return _in_folder(f"{repo}@{commit}", _fetch(repo, commit))
 
 
+def licence_of(base: ResolvedBase) -> str | None:
+    """The licence that a base's own model card names in its front matter, in one line; None when it names none."""
+    try:
+        _, front, _ = read_text(base.folder / CARD, "model card").split("---\n", 2)
+        _, told = parse(front, CARD)
+    except (InvalidInput, ValueError):  # no card, or one without front matter
+        return None
+    named = told if isinstance(told, dict) else {}
+    fields = ("license_name", "license_link") if named.get("license_name") else ("license", "license_link")
+    return printable(", ".join(str(named[field]) for field in fields if named.get(field)))[:200] or None
+
+
 def _commit_of(repo: str, branch: str) -> str:
     """The commit that a branch or tag of a hub repository names now."""
     from huggingface_hub import HfApi
@@ -77,7 +90,7 @@ def _fetch(repo: str, commit: str) -> Path:
 
     with _hub_errors(repo, commit):
         family = _family_of(Path(hf_hub_download(repo, INDEX, revision=commit)))
-        patterns = [INDEX, *(f"{component}/{pattern}" for component in family.components for pattern in PATTERNS)]
+        patterns = [INDEX, CARD, *(f"{component}/{pattern}" for component in family.components for pattern in PATTERNS)]
         allowed: dict[str, Any] = {"allow_patterns": patterns, "ignore_patterns": list(VARIANTS)}
         return Path(snapshot_download(repo, revision=commit, **allowed))
 

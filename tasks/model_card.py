@@ -118,8 +118,8 @@ average, surely by {100 * metrics["others_mean_drop_lower"]:.1f} to {100 * metri
 
 ## Licences
 
-The weights are derived from `{job.base}`: its licence and its terms of use go on applying. The code that made them,
-esd-pipeline, is under the MIT licence.
+The weights are derived from `{job.base}`: {_licence(report)} and its terms of use go on applying. The code that made
+them, esd-pipeline, is under the MIT licence.
 
 ## Provenance
 
@@ -133,6 +133,12 @@ esd-pipeline, is under the MIT licence.
 
 `manifest.json` names the SHA-256 of every file of this release; `esd verify` checks them.
 """
+
+
+def _licence(report: EvaluationReport) -> str:
+    if report.base_licence is None:
+        return "its licence, which its own files do not name,"
+    return f"its licence ({cell(report.base_licence)})"
 
 
 def _approval_row(entry: ApprovalRecord) -> str:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from esd_core import digest
 from esd_core.backbones.loading import choose_device, load_pipeline
-from esd_core.base_model import ResolvedBase
+from esd_core.base_model import ResolvedBase, licence_of
 from esd_core.concepts import Concept
 from esd_core.errors import EvaluationError
 from esd_core.evaluation.artist import Artist
@@ -53,6 +53,7 @@ class Subject:
     weights_digest: str
     suite: Suite
     images_per_probe: int
+    base_licence: str | None = None
 
     def report(self, before: Mapping[str, Judged], after: Mapping[str, Judged]) -> EvaluationReport:
         def results(erased: bool) -> tuple[ProbeResult, ...]:
@@ -62,6 +63,7 @@ class Subject:
         return EvaluationReport(
             concept=names_of(self.concepts),
             base_digest=self.base_digest,
+            base_licence=self.base_licence,
             weights_digest=self.weights_digest,
             suite_digest=self.suite.digest,
             images_per_probe=self.images_per_probe,
@@ -100,7 +102,7 @@ def evaluate(
     gates.check(suite)
     suite = suite_for(suite, concepts)
     weights_digest = digest.of_file(weights) if weights.is_file() else ""
-    subject = Subject(tuple(concepts), base.digest, weights_digest, suite, images_per_probe)
+    subject = Subject(tuple(concepts), base.digest, weights_digest, suite, images_per_probe, licence_of(base))
     finished = _finished(out, subject, gates)
     if finished:
         return finished

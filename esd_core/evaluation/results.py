@@ -83,6 +83,7 @@ class EvaluationReport(BaseModel):
     schema_version: Literal[2, 3] = 3  # 2 has no `coherent`, `sampling`, `quality`; 1 had no pairs, hence no intervals
     concept: str
     base_digest: str
+    base_licence: str | None = None  # as its own model card names it
     weights_digest: str
     suite_digest: str
     images_per_probe: int  # at most

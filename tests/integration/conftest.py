@@ -182,6 +182,7 @@ def _report(job: ErasureJob, weights_digest: str, after: int) -> EvaluationRepor
     return EvaluationReport(
         concept=job.name,
         base_digest=job.base_digest,
+        base_licence="creativeml-openrail-m",
         weights_digest=weights_digest,
         suite_digest=digest.of_json("suite"),
         images_per_probe=20,

@@ -281,6 +281,7 @@ def test_the_model_card_tells_how_to_use_it_and_what_was_measured(downloaded: Pa
     assert "concept-erasure" in matter["tags"]
     assert "| **sun, implied** | 20 | 95.0% | 5.0% (1% to 24%) |" in body
     assert re.search(r"approved by \| Ada Lovelace \(.*entry 1 of the log, policy manual\): looked at the grid", body)
+    assert "its licence (creativeml-openrail-m)" in card
     for heading in ("## Load it", "## Intended use", "## Figures", "## Limits", "## Licences"):
         assert heading in body
     code = body.split("```python\n")[1].split("```")[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from esd_core.backbones.loading import load_pipeline
-from esd_core.base_model import resolve_base
+from esd_core.base_model import MINIATURE_FOLDER, licence_of, resolve_base
 from esd_core.errors import BaseModelError
 
 
@@ -70,3 +70,34 @@ def test_a_truncated_base_is_one_line(tiny_base: Path, tmp_path: Path) -> None:
 def test_an_unknown_device_is_refused(tiny_base: Path) -> None:
     with pytest.raises(BaseModelError, match="use auto, cpu"):
         load_pipeline(resolve_base(str(tiny_base)), "quantum")
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: creativeml-openrail-m\n---\n# A model\n", "creativeml-openrail-m"),
+        (
+            "---\nlicense: other\nlicense_name: community\nlicense_link: LICENSE.md\n---\n",
+            "community, LICENSE.md",
+        ),
+        ("---\nlicense: [mit\n---\n", None),
+        ("---\n- license\n---\n", None),
+        ("---\ntags: [a]\n---\n", None),
+        ('---\nlicense: "a\\u202eb\\nc"\n---\n', "a?b?c"),
+        ("# A model without front matter\n", None),
+        (None, None),
+    ],
+)
+def test_the_licence_is_what_the_base_s_own_card_names(
+    card: str | None, licence: str | None, tiny_base: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_base, tmp_path / "base")
+    if card is not None:
+        (folder / "README.md").write_text(card)
+    found = resolve_base(str(folder))
+    assert licence_of(found) == licence
+    assert found.digest == resolve_base(str(tiny_base)).digest
+
+
+def test_the_bundled_model_s_licence_is_named() -> None:
+    assert licence_of(resolve_base(str(MINIATURE_FOLDER))) == "mit"
