@@ -25,7 +25,7 @@ from esd_core.evaluation.suite import load_suite
 from esd_core.machine import Machine
 from esd_core.recipe import ParameterSubset
 from esd_core.weights import Provenance, apply_weights, code_version, read_weights, save_weights
-from tasks.jobs import job_of
+from tasks.nights.jobs import job_of
 
 SIX = (
     ("Van Gogh", ConceptKind.STYLE),

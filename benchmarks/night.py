@@ -66,8 +66,8 @@ def register_all_but_ten(path: Path) -> None:
     from esd_core.base_model import resolve_base
     from esd_core.concept_list import ApprovalPolicy
     from esd_core.list_file import load_concept_list
-    from tasks import registry
-    from tasks.jobs import jobs_of
+    from tasks.nights.jobs import jobs_of
+    from tasks.records import registry
     from tasks.settings import get_settings
 
     client, wanted = MlflowClient(get_settings().mlflow_tracking_uri), load_concept_list(path)
@@ -84,8 +84,8 @@ def register_all_but_ten(path: Path) -> None:
 
 def plan(path: Path) -> dict[str, float]:
     """Read, check and plan a list in this process; seconds, what is to be done, and how much memory it took."""
-    from tasks.lists import read_list
-    from tasks.plan import plan_tonight
+    from tasks.nights.lists import read_list
+    from tasks.nights.plan import plan_tonight
 
     plan_tonight(read_list("infra/lists/demo.yaml"))  # everything is imported and connected
     before, began, busy = _resident(), time.monotonic(), time.process_time()

@@ -22,10 +22,10 @@ from pathlib import Path
 from esd_core import digest
 from infra.local_stack import embedded_s3
 from infra.processes import Server, free_port, locked, start, stop, wait_until_healthy
-from tasks.download import download
+from tasks.s3.download import download
+from tasks.s3.storage import Bucket, open_bucket
+from tasks.s3.upload import upload_once
 from tasks.settings import Settings
-from tasks.storage import Bucket, open_bucket
-from tasks.upload import upload_once
 from tests import aws_cli
 
 MB = 1_000_000

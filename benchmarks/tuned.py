@@ -19,7 +19,7 @@ from esd_core.evaluation.evaluate import evaluate
 from esd_core.evaluation.results import EvaluationReport
 from esd_core.evaluation.suite import Suite, load_suite
 from esd_core.machine import Machine
-from tasks.jobs import job_of
+from tasks.nights.jobs import job_of
 
 HEADER = """| concept | kind | lr | η | steps | still seen, of the base rate | others fall by | forward passes |
 |---|---|---|---|---|---|---:|---:|"""

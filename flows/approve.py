@@ -6,7 +6,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from tasks import decisions
+from tasks.approvals import decisions
 
 
 class Decision(StrEnum):

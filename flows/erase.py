@@ -11,10 +11,10 @@ from esd_core.concept_list import ApprovalPolicy, ConceptList, ListMode
 from esd_core.concepts import MINIATURE
 from esd_core.kept_models import keeping
 from flows.form import Concepts, Images, Indifference, Share, WrongShare
-from tasks import artifacts, concept_runs, notices, steps
-from tasks.night import Night, reason
-from tasks.plan import PlannedJob
-from tasks.shares import cost, part_of
+from tasks.nights import artifacts, concept_runs, notices, steps
+from tasks.nights.night import Night, reason
+from tasks.nights.plan import PlannedJob
+from tasks.nights.shares import cost, part_of
 
 
 def share_name() -> str:

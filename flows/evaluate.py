@@ -8,7 +8,7 @@ from pydantic import Field
 from esd_core.concepts import MINIATURE
 from esd_core.evaluation.gates import Gates
 from flows.form import Images, Indifference, Share, WrongShare
-from tasks import artifacts, steps
+from tasks.nights import artifacts, steps
 
 
 @flow(name="evaluate", flow_run_name="{model} {version} by {suite}", persist_result=False)

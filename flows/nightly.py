@@ -11,12 +11,12 @@ from esd_core.concept_list import ApprovalPolicy, ConceptList, ListMode
 from esd_core.concepts import MINIATURE
 from flows.erase import ended, erase_here
 from flows.form import Concepts, Images, Indifference, RunnerCount, Share, WrongShare
-from tasks import artifacts, notices, steps
-from tasks import runners as gpu_runners
-from tasks.lists import flat
-from tasks.night import Night
-from tasks.plan import Plan, PlannedJob
-from tasks.shares import part_of
+from tasks.nights import artifacts, notices, steps
+from tasks.nights import runners as gpu_runners
+from tasks.nights.lists import flat
+from tasks.nights.night import Night
+from tasks.nights.plan import Plan, PlannedJob
+from tasks.nights.shares import part_of
 
 
 def tonight() -> str:

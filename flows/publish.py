@@ -5,7 +5,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from tasks import artifacts, steps
+from tasks.nights import artifacts, steps
 
 
 @flow(name="publish", flow_run_name="{model} {version}", persist_result=False)

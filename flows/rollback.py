@@ -5,7 +5,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from tasks import decisions
+from tasks.approvals import decisions
 
 
 @flow(name="rollback", flow_run_name="{model} back to {version}", persist_result=False)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from esd_core.concepts import MINIATURE, ConceptKind
 from esd_core.studies.request import Protocol, checked_request
-from tasks.studying import run_study
+from tasks.nights.studying import run_study
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Eta = Annotated[float, Field(gt=0, le=20)]

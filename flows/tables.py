@@ -12,9 +12,9 @@ from rich.text import Text
 if TYPE_CHECKING:
     from esd_core.studies.study import Study
     from infra.human_study.results import Results
-    from tasks.night import Night
-    from tasks.overview import StatusRow
-    from tasks.plan import Plan
+    from tasks.approvals.overview import StatusRow
+    from tasks.nights.night import Night
+    from tasks.nights.plan import Plan
 
 WIDTH_OF_LOGS = 1000  # characters, where there is no terminal to ask: nothing is folded, so that grep finds it
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from tasks import decisions
+from tasks.approvals import decisions
 
 
 @flow(name="withdraw", flow_run_name="{model} {version}", persist_result=False)

@@ -40,8 +40,8 @@ from infra.servers import (
     prefect_workers,
     s3_server,
 )
+from tasks.s3.storage import open_bucket
 from tasks.settings import EMBEDDED, Settings, get_settings
-from tasks.storage import open_bucket
 
 
 @contextmanager

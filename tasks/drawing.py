@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esd_core.errors import InvalidInput
-from tasks.layout import WEIGHTS
+from tasks.releases.layout import WEIGHTS
 
 if TYPE_CHECKING:
     import numpy as np

@@ -43,7 +43,7 @@ def add(commands: Commands) -> None:
 
 def approve(arguments: argparse.Namespace) -> int:
     from flows.embedded import embedded_storage
-    from tasks import approval
+    from tasks.approvals import approval
 
     model, version = arguments.model, arguments.version
     with embedded_storage():
@@ -56,7 +56,7 @@ def approve(arguments: argparse.Namespace) -> int:
 
 def reject(arguments: argparse.Namespace) -> int:
     from flows.embedded import embedded_storage
-    from tasks import approval
+    from tasks.approvals import approval
 
     with embedded_storage():
         record = approval.reject(arguments.model, arguments.version, arguments.by, arguments.reason)

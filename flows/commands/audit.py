@@ -10,7 +10,7 @@ from flows.commands.options import add_command, add_trust, trust_from
 
 if TYPE_CHECKING:
     from flows.commands.options import Commands
-    from tasks.audit import Audit
+    from tasks.approvals.audit import Audit
 
 EPILOG = """\
 Compares registry, artifacts, S3 and the approval log with each other and makes every digest again: tags edited by hand,
@@ -34,7 +34,7 @@ def add(commands: Commands) -> None:
 def audit(arguments: argparse.Namespace) -> int:
     from esd_core.yaml_text import printable
     from flows.embedded import embedded_storage
-    from tasks.audit import audit as compare
+    from tasks.approvals.audit import audit as compare
 
     with embedded_storage():
         found = compare(trust_from(arguments))

@@ -118,7 +118,7 @@ def erase(arguments: argparse.Namespace) -> int:
     from esd_core.digest import whole_file
     from esd_core.erasure import erase as erase_job
     from esd_core.evaluation.suite import load_suite
-    from tasks.jobs import JobFiles, job_of
+    from tasks.nights.jobs import JobFiles, job_of
     from tasks.settings import get_settings
 
     settings = get_settings()

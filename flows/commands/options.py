@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from esd_core.machine import Machine
-    from tasks.trust import Trust
+    from tasks.releases.trust import Trust
 
 
 class Commands(Protocol):
@@ -78,8 +78,8 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
 
 def trust_from(arguments: argparse.Namespace) -> Trust | None:
     """Who must have signed, as these options say; None where they say nothing."""
+    from tasks.releases.trust import Trust
     from tasks.settings import get_settings
-    from tasks.trust import Trust
 
     given = {name: getattr(arguments, name) for name in ("key", "roots", "identity", "issuer")}
     return Trust(**given, sigstore=get_settings().sigstore_trust) if any(given.values()) else None

@@ -48,7 +48,7 @@ def add(commands: Commands) -> None:
 
 def publish(arguments: argparse.Namespace) -> int:
     from flows.embedded import embedded_storage
-    from tasks import release
+    from tasks.releases import release
 
     with embedded_storage():
         published = release.publish(arguments.model, arguments.version, arguments.by)
@@ -61,7 +61,7 @@ def publish(arguments: argparse.Namespace) -> int:
 
 def rollback(arguments: argparse.Namespace) -> int:
     from flows.embedded import embedded_storage
-    from tasks import lifecycle
+    from tasks.approvals import lifecycle
 
     with embedded_storage():
         uri = lifecycle.rollback(arguments.model, arguments.version, arguments.by, arguments.reason)
@@ -71,7 +71,7 @@ def rollback(arguments: argparse.Namespace) -> int:
 
 def withdraw(arguments: argparse.Namespace) -> int:
     from flows.embedded import embedded_storage
-    from tasks import lifecycle
+    from tasks.approvals import lifecycle
 
     with embedded_storage():
         record = lifecycle.withdraw(arguments.model, arguments.version, arguments.by, arguments.reason)

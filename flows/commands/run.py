@@ -13,7 +13,7 @@ from flows.commands.options import add_command
 if TYPE_CHECKING:
     from esd_core.concept_list import ConceptList
     from flows.commands.options import Commands
-    from tasks.night import Night
+    from tasks.nights.night import Night
 
 MOST_RUNNERS = 64  # as the form has it
 EPILOG = """\
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     wanted = _read(arguments.list)
     _say("planning ...")
     from flows.tables import print_plan
-    from tasks.plan import plan_tonight
+    from tasks.nights.plan import plan_tonight
 
     plan = plan_tonight(wanted, force=arguments.force)
     print_plan(plan)
@@ -72,7 +72,7 @@ def _read(reference: str) -> ConceptList:
 
         return load_concept_list(Path(reference), measured=True)
     from flows.embedded import storage_for
-    from tasks.lists import read_list
+    from tasks.nights.lists import read_list
 
     with storage_for(reference):
         return read_list(reference)
@@ -80,7 +80,7 @@ def _read(reference: str) -> ConceptList:
 
 def _run_night(wanted: ConceptList, runners: int, force: bool) -> Night:
     from flows.embedded import embedded_prefect, embedded_storage
-    from tasks.storage import open_bucket
+    from tasks.s3.storage import open_bucket
 
     _say("starting S3 and Prefect ...")
     with embedded_storage():
@@ -91,7 +91,7 @@ def _run_night(wanted: ConceptList, runners: int, force: bool) -> Night:
 
 def _ended_night(wanted: ConceptList, runners: int, force: bool) -> Night:
     from flows.nightly import nightly_erasure, parameters
-    from tasks.night import Night
+    from tasks.nights.night import Night
 
     _show_progress()
     state = nightly_erasure(**parameters(wanted), runners=runners, force=force, return_state=True)

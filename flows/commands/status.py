@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
 def status(_: argparse.Namespace) -> int:
     from flows.embedded import embedded_storage
     from flows.tables import print_status
-    from tasks import overview
+    from tasks.approvals import overview
 
     with embedded_storage():
         print_status(overview.status())

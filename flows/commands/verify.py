@@ -11,8 +11,8 @@ from flows.commands.options import add_command, add_trust, trust_from
 
 if TYPE_CHECKING:
     from flows.commands.options import Commands
-    from tasks.approval_log import ApprovalRecord
-    from tasks.verifying import Verified
+    from tasks.approvals.approval_log import ApprovalRecord
+    from tasks.releases.verifying import Verified
 
 VERIFY = """\
 Checks the manifest and its signature, every file's size and SHA-256, the approvals, the weights' structure and numbers,
@@ -61,7 +61,7 @@ def add(commands: Commands) -> None:
 def verify(arguments: argparse.Namespace) -> int:
     from esd_core.yaml_text import printable
     from flows.embedded import storage_for
-    from tasks.verifying import examine
+    from tasks.releases.verifying import examine
 
     with storage_for(arguments.release):
         found = examine(arguments.release, trust_from(arguments), arguments.base)
@@ -76,7 +76,7 @@ def verify(arguments: argparse.Namespace) -> int:
 def _account(found: Verified) -> list[str]:
     """What a release without faults is, who allowed it, and who says so, a line each."""
     from esd_core.yaml_text import printable
-    from tasks.verifying import Signed
+    from tasks.releases.verifying import Signed
 
     manifest = found.manifest
     assert manifest
@@ -105,7 +105,7 @@ def _approval(entry: ApprovalRecord) -> str:
 
 def fetch(arguments: argparse.Namespace) -> int:
     from flows.embedded import embedded_storage
-    from tasks import fetching
+    from tasks.releases import fetching
 
     with embedded_storage():
         folder = fetching.fetch(arguments.release, arguments.out, trust_from(arguments), progress=sys.stderr.isatty())
@@ -114,7 +114,7 @@ def fetch(arguments: argparse.Namespace) -> int:
 
 
 def keygen(arguments: argparse.Namespace) -> int:
-    from tasks import signing
+    from tasks.releases import signing
     from tasks.settings import get_settings
 
     password = get_settings().signing_password

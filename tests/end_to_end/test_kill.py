@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from esd_core.base_model import resolve_base
 from esd_core.list_file import load_concept_list
-from tasks.jobs import JobFiles, job_of
+from tasks.nights.jobs import JobFiles, job_of
 from tests.end_to_end.command import Esd, objects, wait_for
 from tests.end_to_end.conftest import SUN, Night
 

@@ -21,11 +21,11 @@ from esd_core import digest
 from esd_core.concept_list import ApprovalPolicy
 from esd_core.concepts import Concept, ConceptKind, Erasure, ErasureJob
 from esd_core.recipe import ParameterSubset, Recipe
-from tasks.approval_log import ApprovalRecord, Decision
-from tasks.layout import file_key
-from tasks.manifest import Manifest, ReleasedFile, faults_of_folder, read_manifest
-from tasks.verifying import verify
-from tasks.weights_check import faults_of_names, faults_of_structure
+from tasks.approvals.approval_log import ApprovalRecord, Decision
+from tasks.releases.layout import file_key
+from tasks.releases.manifest import Manifest, ReleasedFile, faults_of_folder, read_manifest
+from tasks.releases.verifying import verify
+from tasks.releases.weights_check import faults_of_names, faults_of_structure
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 WEIGHTS = save({"conv_in.weight": np.ones((2, 3), np.float32)})

@@ -24,10 +24,10 @@ from esd_core.tuning import Check, Tuned
 from infra.local_stack import embedded_s3
 from infra.processes import free_port, locked, start, stop, wait_until_healthy
 from infra.servers import mlflow_server
-from tasks import registry
-from tasks.registry import RegisteredVersion
+from tasks.records import registry
+from tasks.records.registry import RegisteredVersion
+from tasks.s3.storage import Bucket, open_bucket
 from tasks.settings import Settings, get_settings
-from tasks.storage import Bucket, open_bucket
 
 if TYPE_CHECKING:
     from esd_core.erasure import ErasureOutcome

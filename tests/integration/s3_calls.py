@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.storage import Bucket
+from tasks.s3.storage import Bucket
 
 
 @dataclass

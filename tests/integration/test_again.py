@@ -20,12 +20,12 @@ from esd_core.list_file import load_concept_list
 from flows.cli import main
 from flows.evaluate import evaluate
 from flows.nightly import nightly_erasure, parameters
-from tasks import registry, tracking
-from tasks.jobs import JobFiles
-from tasks.night import Night
-from tasks.plan import PlanStatus, plan_tonight
+from tasks.nights.jobs import JobFiles
+from tasks.nights.night import Night
+from tasks.nights.plan import PlanStatus, plan_tonight
+from tasks.records import registry, tracking
+from tasks.s3.storage import Bucket
 from tasks.settings import Settings
-from tasks.storage import Bucket
 from tests.tiny_night import QUICK, write_list, write_suite
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

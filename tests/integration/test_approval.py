@@ -11,13 +11,14 @@ import pytest
 from esd_core import digest
 from esd_core.concept_list import ApprovalPolicy
 from esd_core.errors import ApprovalError, RegistryError
-from tasks import approval, registry, tracking
-from tasks.approval import Decision
-from tasks.lifecycle import withdraw
-from tasks.registry import RegisteredVersion
-from tasks.release import publish
+from tasks.approvals import approval
+from tasks.approvals.approval import Decision
+from tasks.approvals.lifecycle import withdraw
+from tasks.records import registry, tracking
+from tasks.records.registry import RegisteredVersion
+from tasks.releases.release import publish
+from tasks.s3.storage import Bucket
 from tasks.settings import Settings
-from tasks.storage import Bucket
 from tests.integration.conftest import Made, read_json
 
 Make = Callable[..., Made]

@@ -11,12 +11,13 @@ import pytest
 
 from esd_core import digest
 from flows.cli import main
-from tasks import approval, lifecycle, mirror, registry, tracking
-from tasks.approval_log import FIRST, ApprovalRecord, Decision
-from tasks.audit import audit
-from tasks.registry import RegisteredVersion
-from tasks.release import publish
-from tasks.storage import Bucket
+from tasks.approvals import approval, lifecycle
+from tasks.approvals.approval_log import FIRST, ApprovalRecord, Decision
+from tasks.approvals.audit import audit
+from tasks.records import mirror, registry, tracking
+from tasks.records.registry import RegisteredVersion
+from tasks.releases.release import publish
+from tasks.s3.storage import Bucket
 from tests.integration.conftest import Made, read_json
 
 pytestmark = pytest.mark.slow

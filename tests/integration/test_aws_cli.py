@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
-from tasks import approval
-from tasks.release import publish
+from tasks.approvals import approval
+from tasks.releases.release import publish
 from tasks.settings import Settings
 from tests import aws_cli
 from tests.integration.conftest import Made

@@ -19,9 +19,9 @@ import yaml
 
 from esd_core.errors import EsdError
 from infra.processes import Server, free_port, locked, start, stop, wait_until_healthy
-from tasks import registry, tracking
+from tasks.records import registry, tracking
+from tasks.s3.storage import open_bucket
 from tasks.settings import Settings
-from tasks.storage import open_bucket
 from tests.integration.conftest import Made
 from tests.postgres import NoPostgres, private_cluster
 

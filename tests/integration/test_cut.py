@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from esd_core.errors import ServiceUnavailable
-from tasks import approval, lifecycle
-from tasks.audit import audit
-from tasks.pointer import read_pointer
-from tasks.release import publish
+from tasks.approvals import approval, lifecycle
+from tasks.approvals.audit import audit
+from tasks.releases.pointer import read_pointer
+from tasks.releases.release import publish
+from tasks.releases.verifying import verify
+from tasks.s3.storage import Bucket, open_bucket
 from tasks.settings import Settings
-from tasks.storage import Bucket, open_bucket
-from tasks.verifying import verify
 from tests.integration.conftest import Made
 from tests.integration.cutting_proxy import cutting_proxy
 

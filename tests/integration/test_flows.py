@@ -20,10 +20,12 @@ from flows.approve import approve
 from flows.nightly import nightly_erasure, parameters
 from flows.publish import publish
 from flows.study import study
-from tasks import overview, release, runs, tracking
-from tasks.jobs import JobFiles
-from tasks.night import Night
-from tasks.plan import PlanStatus, plan_tonight
+from tasks.approvals import overview
+from tasks.nights.jobs import JobFiles
+from tasks.nights.night import Night
+from tasks.nights.plan import PlanStatus, plan_tonight
+from tasks.records import runs, tracking
+from tasks.releases import release
 from tasks.settings import Settings
 from tests.tiny_night import write_list, write_suite
 

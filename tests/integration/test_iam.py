@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tasks import approval, approval_log, lifecycle, overview, release
-from tasks.audit import audit
-from tasks.fetching import fetch
-from tasks.release import publish
+from tasks.approvals import approval, approval_log, lifecycle, overview
+from tasks.approvals.audit import audit
+from tasks.releases import release
+from tasks.releases.fetching import fetch
+from tasks.releases.release import publish
+from tasks.releases.verifying import verify
+from tasks.s3.storage import Bucket, open_bucket
 from tasks.settings import Settings
-from tasks.storage import Bucket, open_bucket
-from tasks.verifying import verify
 from tests.integration.conftest import Made
 from tests.integration.s3_calls import Calls, recorded
 

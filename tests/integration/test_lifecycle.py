@@ -10,17 +10,18 @@ from pathlib import Path
 import pytest
 
 from esd_core.errors import ApprovalError, InvalidInput, ReleaseError
-from tasks import approval, lifecycle, mirror, registry
-from tasks.fetching import fetch
-from tasks.layout import pointer_key
-from tasks.pointer import read_pointer
-from tasks.release import publish
+from tasks.approvals import approval, lifecycle
+from tasks.approvals.standing import State, standing_of
+from tasks.records import mirror, registry
+from tasks.releases.fetching import fetch
+from tasks.releases.layout import pointer_key
+from tasks.releases.pointer import read_pointer
+from tasks.releases.release import publish
+from tasks.releases.signing import make_key
+from tasks.releases.trust import Trust
+from tasks.releases.verifying import verify
+from tasks.s3.storage import Bucket
 from tasks.settings import Settings
-from tasks.signing import make_key
-from tasks.standing import State, standing_of
-from tasks.storage import Bucket
-from tasks.trust import Trust
-from tasks.verifying import verify
 from tests.integration.conftest import Made, read_json
 from tests.integration.s3_calls import recorded
 

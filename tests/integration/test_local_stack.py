@@ -19,8 +19,8 @@ from esd_core.errors import InvalidInput, ServiceUnavailable
 from infra.local_stack import embedded_s3
 from infra.processes import Server, fetch, free_port, locked, require_free, start, wait_until_healthy
 from infra.servers import PROJECT, S3_HEALTH, prefect_workers
+from tasks.s3.storage import open_bucket
 from tasks.settings import Settings, get_settings
-from tasks.storage import open_bucket
 
 USER = """
 import sys, time

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks import approval
-from tasks.jobs import JobFiles
-from tasks.registry import RegisteredVersion
-from tasks.release import publish, verify
+from tasks.approvals import approval
+from tasks.nights.jobs import JobFiles
+from tasks.records.registry import RegisteredVersion
+from tasks.releases.release import publish, verify
+from tasks.s3.storage import Bucket
 from tasks.settings import Settings
-from tasks.storage import Bucket
 from tests.integration.conftest import Made
 
 Make = Callable[..., Made]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks import approval, registry
+from tasks.approvals import approval
+from tasks.records import registry
 from tasks.settings import Settings
 from tests.integration.conftest import Made
 from tests.postgres import NoPostgres, private_cluster

@@ -18,8 +18,8 @@ from esd_core import digest
 from esd_core.concepts import ConceptEntry, ConceptKind, Erasure, ErasureJob
 from esd_core.errors import RegistryError, ServiceUnavailable
 from infra.processes import free_port
-from tasks import registry, runs, tracking
-from tasks.registry import RegisteredVersion, model_name
+from tasks.records import registry, runs, tracking
+from tasks.records.registry import RegisteredVersion, model_name
 from tasks.settings import Settings
 from tests.integration.conftest import Made
 

@@ -18,11 +18,13 @@ from safetensors.numpy import load_file
 
 from esd_core import digest
 from esd_core.errors import ApprovalError, InvalidInput, RegistryError, ReleaseError
-from tasks import approval, overview, registry, release, tracking
-from tasks.registry import RegisteredVersion
-from tasks.release import publish, verify
+from tasks.approvals import approval, overview
+from tasks.records import registry, tracking
+from tasks.records.registry import RegisteredVersion
+from tasks.releases import release
+from tasks.releases.release import publish, verify
+from tasks.s3.storage import Bucket
 from tasks.settings import Settings
-from tasks.storage import Bucket
 from tests.integration.conftest import Made, read_json
 
 Make = Callable[..., Made]
@@ -95,10 +97,10 @@ def test_a_download_by_the_aws_sdk_alone_verifies(downloaded: Path) -> None:
 
 def test_verifying_needs_neither_torch_nor_mlflow(downloaded: Path) -> None:
     code = (
-        "import sys; from tasks.release import verify; assert verify(sys.argv[1]) == [];"
+        "import sys; from tasks.releases.release import verify; assert verify(sys.argv[1]) == [];"
         "heavy = {'torch', 'mlflow', 'prefect', 'boto3', 'diffusers'} & set(sys.modules); assert not heavy, heavy"
     )
-    subprocess.run([sys.executable, "-c", code, str(downloaded)], check=True, cwd=Path(release.__file__).parents[1])
+    subprocess.run([sys.executable, "-c", code, str(downloaded)], check=True, cwd=Path(release.__file__).parents[2])
 
 
 def test_publishing_again_returns_what_is_there(approved: RegisteredVersion, bucket: Bucket) -> None:

@@ -13,10 +13,10 @@ import pytest
 from mlflow.entities import Dataset
 
 from esd_core import digest
-from tasks import system_metrics, tracking
-from tasks.night_record import keep_report
+from tasks.nights.night_record import keep_report
+from tasks.records import system_metrics, tracking
+from tasks.records.system_metrics import SAMPLES, watched
 from tasks.settings import Settings
-from tasks.system_metrics import SAMPLES, watched
 from tests.integration.conftest import Made
 
 Make = Callable[..., Made]

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
-from tasks import lifecycle, storage
+from tasks.approvals import lifecycle
+from tasks.releases.signing import make_key
+from tasks.s3 import storage
+from tasks.s3.storage import Bucket, open_bucket
 from tasks.settings import Settings
-from tasks.signing import make_key
-from tasks.storage import Bucket, open_bucket
 from tests.integration.conftest import Made
 from tests.tiny_night import write_list, write_suite
 

@@ -9,8 +9,8 @@ import pytest
 
 from esd_core.errors import InvalidInput, ServiceUnavailable
 from infra.processes import free_port
+from tasks.s3.storage import Bucket, open_bucket, parse_uri
 from tasks.settings import Settings
-from tasks.storage import Bucket, open_bucket, parse_uri
 
 
 def test_what_is_put_comes_back(bucket: Bucket) -> None:

@@ -12,11 +12,11 @@ import pytest
 
 from esd_core import digest
 from esd_core.errors import InvalidInput, ReleaseError
-from tasks.download import download
-from tasks.parts import parts_of
+from tasks.s3.download import download
+from tasks.s3.parts import parts_of
+from tasks.s3.storage import Bucket, open_bucket
+from tasks.s3.upload import upload_once
 from tasks.settings import Settings
-from tasks.storage import Bucket, open_bucket
-from tasks.upload import upload_once
 from tests.integration.s3_calls import recorded
 
 KEY = "weights/file.safetensors"

@@ -12,13 +12,13 @@ import pytest
 from esd_core.concepts import ErasureJob
 from esd_core.errors import ReleaseError
 from flows.cli import main
-from tasks import approval
-from tasks.approval_log import read_log
-from tasks.fetching import fetch
-from tasks.release import publish
+from tasks.approvals import approval
+from tasks.approvals.approval_log import read_log
+from tasks.releases.fetching import fetch
+from tasks.releases.release import publish
+from tasks.releases.signing import make_key
+from tasks.s3.storage import Bucket
 from tasks.settings import Settings
-from tasks.signing import make_key
-from tasks.storage import Bucket
 from tests.certificates import Authority
 from tests.integration.conftest import Made
 
@@ -154,7 +154,7 @@ def test_what_stands_in_the_place_of_an_unrecorded_release_is_not_recorded(
 ) -> None:
     """Whoever may write releases, but not approve, cannot have his manifest taken for the publisher's."""
     with monkeypatch.context() as crash:
-        crash.setattr("tasks.release.record_release", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        crash.setattr("tasks.releases.release.record_release", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             publish(MODEL, 1)
     honest = approved.get(f"{PLACE}manifest.json") or b""

@@ -11,8 +11,8 @@ from playwright.sync_api import sync_playwright
 
 from infra.processes import free_port, locked, start, stop, wait_until_healthy
 from infra.servers import mlflow_server
-from tasks import approval
-from tasks.release import publish
+from tasks.approvals import approval
+from tasks.releases.release import publish
 from tasks.settings import Settings
 from tests.integration.conftest import Made
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tasks.runners import message_of
+from tasks.nights.runners import message_of
 from tests.survival.conftest import LONG
 from tests.survival.watching import engine_of, wait_for
 from tests.survival.yard import Yard

@@ -26,7 +26,7 @@ from esd_core.generation import generate
 from esd_core.parameters import select
 from esd_core.recipe import ParameterSubset
 from esd_core.weights import Provenance, save_weights
-from tasks.plan import plan_tonight
+from tasks.nights.plan import plan_tonight
 from tests.unit.test_gates import probe, report
 
 HOUSE = Concept(name="house", kind=ConceptKind.OBJECT)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from esd_core.evaluation.results import EvaluationReport
-from tasks.model_card import figures_table
-from tasks.night import Findings, Settled
+from tasks.nights.night import Findings, Settled
+from tasks.records.model_card import figures_table
 from tests.unit.test_gates import probe, report
 
 

@@ -11,9 +11,9 @@ from esd_core.concept_list import ConceptList, ListMode
 from esd_core.concepts import ConceptEntry, ConceptKind, ErasureJob
 from esd_core.evaluation.suite import Suite
 from esd_core.recipe import ParameterSubset
-from tasks.jobs import comparison_of, job_of
-from tasks.plan import Plan, PlanStatus, differences, plan_night
-from tasks.registry import RegisteredVersion, model_name
+from tasks.nights.jobs import comparison_of, job_of
+from tasks.nights.plan import Plan, PlanStatus, differences, plan_night
+from tasks.records.registry import RegisteredVersion, model_name
 
 
 def base_of(name: str, digest: str) -> ResolvedBase:

@@ -8,8 +8,8 @@ from esd_core.base_model import ResolvedBase
 from esd_core.concept_list import ConceptList, ListMode
 from esd_core.concepts import ConceptEntry, ConceptKind
 from esd_core.recipe import ParameterSubset
-from tasks.plan import plan_night
-from tasks.shares import cost, deal, part_of
+from tasks.nights.plan import plan_night
+from tasks.nights.shares import cost, deal, part_of
 from tests.unit.test_plan import BASE
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from esd_core.errors import InvalidInput, ReleaseError
+from tasks.releases.signing import make_key, sign
+from tasks.releases.trust import Trust, faults_of_signature
 from tasks.settings import Settings, Signing
-from tasks.signing import make_key, sign
-from tasks.trust import Trust, faults_of_signature
 
 MANIFEST = b'{"format": "esd-release/2"}\n'
 

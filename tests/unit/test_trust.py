@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from esd_core.errors import InvalidInput, ServiceUnavailable
+from tasks.releases.signing import make_key, sign
+from tasks.releases.trust import Trust, faults_of_signature
 from tasks.settings import Settings
-from tasks.signing import make_key, sign
-from tasks.trust import Trust, faults_of_signature
 from tests.certificates import Authority
 
 MANIFEST = b'{"format": "esd-release/2"}\n'

@@ -1,0 +1,1 @@
+"""Who allowed what: the log, its transitions, and the audit."""

@@ -1,0 +1,1 @@
+"""The night: what is to be done, done, settled and shown."""

@@ -1,0 +1,1 @@
+"""MLflow: the connection, versions, runs, and what they show."""
