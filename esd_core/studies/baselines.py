@@ -22,15 +22,14 @@ WEIGHTS = ".safetensors"
 
 
 def baselines(bench: Workbench, request: StudyRequest) -> Findings:
-    names = request.concepts or _one_of_each_kind(bench)
+    names = bench.concepts(request.concepts or _one_of_each_kind(bench))
     rival = (_rival(bench, request.against),) if request.against else ()
     tables, charts, sheets = [], [], []
     notes: list[str] = []
     for name in names:
-        kind = bench.kind_of(name, request.kind)
+        kind, counts = bench.kind_of(name, request.kind), bench.counts_for(name)
         ways = contenders(bench, name, kind, tuple(NAMES), rival)
         probes = bench.probes_of(name)
-        counts = {probe: bench.images if probe in probes else bench.others for probe in bench.suite.probes}
         bar = tqdm(ways.models, desc=f"{name}: measuring", unit="model", disable=not bench.progress)
         seen = {model.name: bench.see(model, counts) for model in bar}
         tables.append(_table(name, probes, seen))
@@ -55,13 +54,14 @@ def baselines(bench: Workbench, request: StudyRequest) -> Findings:
 
 def _one_of_each_kind(bench: Workbench) -> tuple[str, ...]:
     kinds = (ConceptKind.STYLE, ConceptKind.OBJECT, ConceptKind.GLOBAL)
-    return bench.concepts(tuple(bench.suite.kinds[kind][0] for kind in kinds if bench.suite.kinds.get(kind)))
+    return tuple(bench.suite.kinds[kind][0] for kind in kinds if bench.suite.kinds.get(kind))
 
 
 def _rival(bench: Workbench, against: str) -> Model:
     """Another checkpoint: edited weights of the same base, or a base of its own."""
     if against.endswith(WEIGHTS):
-        return Model(Path(against).stem, bench.base, Path(against))
+        bench.check(weights := Path(against))
+        return Model(weights.stem, bench.base, weights)
     return Model(against.rstrip("/").rpartition("/")[2], resolve_base(against))
 
 

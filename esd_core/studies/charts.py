@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 
@@ -31,8 +33,16 @@ STYLE = {
 }
 
 
+@contextmanager
+def _styled(**own: object) -> Iterator[None]:
+    """Letters that the font lacks are boxes in a PNG; in the page the reader's own fonts have them."""
+    with mpl.rc_context(STYLE | own), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
+        yield
+
+
 def draw(chart: Chart) -> Drawing:
-    with mpl.rc_context(STYLE):
+    with _styled():
         match chart:
             case Bars():
                 return _bars(chart)
@@ -44,14 +54,14 @@ def draw(chart: Chart) -> Drawing:
 
 def write_png(path: Path, chart: Chart) -> None:
     """The chart on white paper, whole or not at all."""
-    with mpl.rc_context(STYLE), digest.whole_file(path) as partial:
+    with _styled(), digest.whole_file(path) as partial:
         draw(chart).savefig(partial, format="png", dpi=140, facecolor="white", bbox_inches="tight")
 
 
 def svg(chart: Chart) -> str:
     """An <svg> element without background, to stand inside a page; ids are the chart's own."""
     buffer = StringIO()
-    with mpl.rc_context({**STYLE, "svg.hashsalt": chart.name}):
+    with _styled(**{"svg.hashsalt": chart.name}):
         draw(chart).savefig(buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
     text = buffer.getvalue()
     element = text[text.index("<svg") :].replace(INK, "currentColor")

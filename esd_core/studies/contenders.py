@@ -37,7 +37,9 @@ def contenders(
     ]
     why_not = {method: bench.unsupported(method) for method in methods}
     steered = [
-        Model(NAMES[method], bench.base, guidance=Guidance(method, name)) for method in methods if not why_not[method]
+        Model(NAMES[method], bench.base, guidance=Guidance(method, name), without=name)
+        for method in methods
+        if not why_not[method]
     ]
     left_out = tuple(f"Without {NAMES[method]}: {why}." for method, why in why_not.items() if why)
     return Contenders((bench.original(), *steered, *others, *erased), left_out)

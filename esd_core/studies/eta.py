@@ -24,7 +24,7 @@ POINTS_PER_ROLLOUT, ROLLOUT_STEPS = 25, 50
 
 def eta(bench: Workbench, request: StudyRequest) -> Findings:
     name = one_concept(bench, request, ConceptKind.GLOBAL, ConceptKind.OBJECT, ConceptKind.STYLE)
-    kind = bench.kind_of(name, request.kind)
+    kind, counts = bench.kind_of(name, request.kind), bench.counts_for(name)
     fixed = {**_rate_and_steps(bench, request, name, kind), "rollout_from": RolloutFrom.FROZEN}
     fixed |= {"rollout_steps": ROLLOUT_STEPS, "points_per_rollout": POINTS_PER_ROLLOUT, "reuse": 1}
     etas = sorted(set(request.etas))
@@ -32,7 +32,6 @@ def eta(bench: Workbench, request: StudyRequest) -> Findings:
     bar = tqdm(entries.items(), desc="erasing", unit="erasure", disable=not bench.progress)
     outcomes = {value: bench.erase(entry) for value, entry in bar}
     own = {probe.name for probe in bench.probes_of(name)}
-    counts = {p: bench.images if p.name in own else bench.others for p in bench.suite.probes}
     seen = {
         value: bench.see(Model(f"eta {value:g}", bench.base, outcome.weights), counts)
         for value, outcome in outcomes.items()
@@ -116,9 +115,8 @@ def _table(
 
 
 def _sheet(bench: Workbench, name: str, seen: dict[float, Seen]) -> Sheet:
-    own = bench.probes_of(name)
-    others = [probe for probe in bench.suite.probes if probe not in own][:: max(1, len(bench.suite.probes) // 4)]
-    probes = (*own, *others)
+    others = bench.others_of(name)[:: max(1, len(bench.suite.probes) // 4)]
+    probes = (*bench.probes_of(name), *others)
     rows = tuple(tuple(one.images(probe)[0] for probe in probes) for one in seen.values())
     labels = tuple(f"eta {value:g}" for value in seen)
     columns = tuple(probe.name for probe in probes)

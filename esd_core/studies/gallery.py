@@ -85,11 +85,16 @@ class Gallery:
         return looks
 
 
-def of_folder(folder: Path, size: tuple[int, ...], meter: Meter) -> Looks:
-    """The images of a folder, cut and scaled to (H, W, ...); raises InvalidInput when there are none to be read."""
+def pictures_in(folder: Path) -> list[Path]:
+    """The images in a folder and in those below it; raises InvalidInput when there are fewer than two."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
     if len(paths) < 2:
         raise InvalidInput(f"{folder} holds {len(paths)} images: give a folder of real images (PNG, JPEG or WebP)")
+    return paths
+
+
+def of_pictures(paths: Sequence[Path], size: tuple[int, ...], meter: Meter) -> Looks:
+    """Images in files, cut and scaled to (H, W, ...); raises InvalidInput for one that cannot be read."""
     parts = [_images(paths[start : start + AT_ONCE], size) for start in range(0, len(paths), AT_ONCE)]
     return Looks(np.concatenate([meter.features(part) for part in parts]), None, parts[0][:SHOWN])
 

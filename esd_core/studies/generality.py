@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from esd_core.backbones.loading import backbone_of
 from esd_core.concepts import ConceptEntry, ConceptKind
+from esd_core.errors import InvalidInput
 from esd_core.evaluation.results import ProbeResult
 from esd_core.evaluation.suite import Probe
 from esd_core.studies.eta import one_concept
@@ -29,15 +30,16 @@ NEAREST = 3
 def generality(bench: Workbench, request: StudyRequest) -> Findings:
     name = one_concept(bench, request, ConceptKind.OBJECT, ConceptKind.STYLE, ConceptKind.GLOBAL)
     kind = bench.kind_of(name, request.kind)
-    others = tuple(probe for probe in bench.suite.probes if probe not in bench.probes_of(name))
+    others = bench.others_of(name)
+    given = _given(bench, request.neighbours, others)
     asked = _asked(bench, name, request.also_known_as)
     entry = ConceptEntry(name=name, kind=kind)
     models = [bench.without(entry, "erased by its name")]
     if request.also_known_as:
         with_names = entry.model_copy(update={"also_known_as": request.also_known_as})
         models.append(bench.without(with_names, "erased with its other names"))
-    closeness = nearness(bench, name, request.neighbours or _candidates(bench, others, kind))
-    near = request.neighbours or tuple(sorted(closeness, key=lambda other: -closeness[other])[:NEAREST])
+    closeness = nearness(bench, name, given or _candidates(bench, others, kind))
+    near = given or tuple(sorted(closeness, key=lambda other: -closeness[other])[:NEAREST])
     close = [probe for other in near for probe in bench.probes_of(other)]
     counts = {**dict.fromkeys(asked.values(), bench.images), **dict.fromkeys(others, bench.others)}
     bar = tqdm(models, desc="measuring", unit="model", disable=not bench.progress)
@@ -60,6 +62,16 @@ def generality(bench: Workbench, request: StudyRequest) -> Findings:
             "The paper's example of a paraphrase: Eiffel Tower erased, then described: 79 → 38 of 100 images.",
         ),
     )
+
+
+def _given(bench: Workbench, neighbours: tuple[str, ...], others: Sequence[Probe]) -> tuple[str, ...]:
+    """Neighbours as the suite writes them; raises InvalidInput for one without a probe, or the concept itself."""
+    known = tuple(dict.fromkeys(probe.concept for probe in others if not probe.negated))
+    given = bench.concepts(neighbours) if neighbours else ()
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise InvalidInput(f"{unknown[0]!r} is no neighbour that the suite has a probe of: it has {', '.join(known)}")
+    return given
 
 
 def _candidates(bench: Workbench, others: Sequence[Probe], kind: ConceptKind) -> tuple[str, ...]:
@@ -123,7 +135,8 @@ def _neighbours_table(
     rows = [row(p.name, [p], Figure(value=closeness[p.concept]) if p.concept in closeness else "") for p in close]
     columns = ("", "nearness", "base", *(word for name in seen for word in (name, "change")))
     title = "Near neighbours, and all others"
-    rows.append(row("all others", far, ""))
+    if far:
+        rows.append(row("all others", far, ""))
     return Table(name="generality-neighbours", title=title, columns=columns, rows=tuple(rows))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,10 +64,12 @@ def run(request: StudyRequest, out: Path, folders: Folders, machine: Machine, *,
 def pictures(bench: Workbench) -> tuple[Table, ...]:
     """How many images are pictures at all, by model; none where the suite does not ask for it."""
     rows = []
-    for model, results in bench.results.items():
+    names = Counter(name for name, _ in bench.results)
+    for (name, concept), results in bench.results.items():
         told = {probe: result.coherent for probe, result in results.items() if result.coherent}
         if told:
             fewest = min(told, key=lambda probe: told[probe].after)
+            model = name if names[name] == 1 else f"{name}, without {concept}"
             rows.append((model, rate_after(pooled(told.values())), fewest, rate_after(told[fewest])))
     columns = ("", "of all images", "fewest for", "pictures")
     title = "Images that are pictures, neither flat nor noise nor fragments"

@@ -18,7 +18,7 @@ from esd_core.guidance import GuidanceMethod
 from esd_core.studies.contenders import contenders
 from esd_core.studies.eta import one_concept
 from esd_core.studies.figures import Figure, mean
-from esd_core.studies.gallery import Case, Gallery, Looks, meter_of, of_folder
+from esd_core.studies.gallery import Case, Gallery, Looks, meter_of, of_pictures, pictures_in
 from esd_core.studies.request import StudyRequest
 from esd_core.studies.study import Cell, Findings, Sheet, Table
 from esd_core.studies.workbench import Workbench
@@ -30,13 +30,14 @@ OTHER_SEEDS = 1 << 30  # further than any probe's
 def quality(bench: Workbench, request: StudyRequest) -> Findings:
     meter = meter_of(bench.suite, bench.machine.device)
     name = one_concept(bench, request, ConceptKind.STYLE, ConceptKind.OBJECT, ConceptKind.GLOBAL)
-    ways = contenders(bench, name, bench.kind_of(name, request.kind), STEERED)
-    gallery = Gallery(bench, meter)
     own = [case for probe in bench.probes_of(name) for case in bench.suite.cases(probe, bench.images)]
     others = _others(bench, request, name)
+    real = request.real and pictures_in(request.real)
+    ways = contenders(bench, name, bench.kind_of(name, request.kind), STEERED)
+    gallery = Gallery(bench, meter)
     base = gallery.looks(bench.original(), own), gallery.looks(bench.original(), others)
-    if request.real:
-        reference = of_folder(request.real, base[1].shown[0].shape, meter)
+    if real:
+        reference = of_pictures(real, base[1].shown[0].shape, meter)
     else:
         reference = gallery.looks(bench.original(), [(prompt, seed + OTHER_SEEDS) for prompt, seed in others])
     bar = tqdm(ways.models, desc=f"{name}: measuring", unit="model", disable=not bench.progress)
@@ -78,10 +79,9 @@ def _others(bench: Workbench, request: StudyRequest, name: str) -> list[Case]:
     """The prompts of the file with their seeds, or those of all probes that do not measure the concept."""
     if request.prompts:
         return [(case.prompt, case.seed) for case in read_cases(prompts_file(request.prompts))]
-    own = bench.probes_of(name)
-    cases = [case for p in bench.suite.probes if p not in own for case in bench.suite.cases(p, bench.others)]
+    cases = [case for probe in bench.others_of(name) for case in bench.suite.cases(probe, bench.others)]
     if len(cases) < 2:
-        raise InvalidInput(f"the suite has no prompts besides those of {name!r}: give some with --prompts")
+        raise InvalidInput("one image of other prompts has no distance to others: raise --others, or give --prompts")
     return cases
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from esd_core import digest
 from esd_core.concepts import MINIATURE, ConceptKind, Text
@@ -23,6 +23,18 @@ class Protocol(StrEnum):
     GENERALITY = "generality"  # synonyms, paraphrases, near neighbours
     BASELINES = "baselines"  # guidance without training, another checkpoint, ESD-x and ESD-u
     QUALITY = "quality"  # FID, KID, CLIP score and distance at equal seeds, of what had nothing to do with the concept
+
+
+OF_ALL = frozenset({"protocol", "base", "suite", "images", "concepts"})
+OWN_SETTINGS: dict[Protocol, frozenset[str]] = {
+    Protocol.OBJECTS: frozenset({"others"}),
+    Protocol.STYLES: frozenset({"others"}),
+    Protocol.IMPLIED: frozenset({"kind", "prompts"}),
+    Protocol.ETA: frozenset({"others", "kind", "etas", "iterations", "learning_rate"}),
+    Protocol.GENERALITY: frozenset({"others", "kind", "also_known_as", "neighbours"}),
+    Protocol.BASELINES: frozenset({"others", "kind", "against"}),
+    Protocol.QUALITY: frozenset({"others", "kind", "prompts", "real"}),
+}
 
 
 class StudyRequest(BaseModel):
@@ -49,6 +61,15 @@ class StudyRequest(BaseModel):
     )
     real: Path | None = Field(None, description="quality: folder of real images to compare with.")
     against: str | None = Field(None, description="baselines: another base model, or a weights file.")
+
+    @model_validator(mode="after")
+    def _only_what_the_protocol_reads(self) -> Self:
+        """A setting that changes nothing would be believed to have been followed."""
+        given = {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
+        unread = sorted(given - OF_ALL - OWN_SETTINGS[self.protocol])
+        if unread:
+            raise ValueError(f"{self.protocol.value} does not read {', '.join(unread)}: leave them out")
+        return self
 
     @property
     def images_per_probe(self) -> int:

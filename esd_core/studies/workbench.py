@@ -29,7 +29,7 @@ from esd_core.evaluation.witness import judge_of
 from esd_core.guidance import PLAIN, Guidance, GuidanceMethod
 from esd_core.machine import Machine, give_back_freed_memory
 from esd_core.steering import check_support
-from esd_core.weights import apply_weights, original_weights, read_weights
+from esd_core.weights import apply_weights, check_weights, original_weights, read_weights
 
 SHOWN = 6  # images of each probe that stay on disk for pictures
 
@@ -42,6 +42,7 @@ class Model:
     base: ResolvedBase
     weights: Path | None = None
     guidance: Guidance = PLAIN
+    without: str = ""  # the concept that it is to be rid of
 
     @property
     def is_plain(self) -> bool:
@@ -127,18 +128,22 @@ class Workbench:
     machine: Machine = field(default_factory=Machine)
     progress: bool = True
     outcomes: dict[str, ErasureOutcome] = field(default_factory=dict)  # by job digest, in the order of asking
-    results: dict[str, dict[str, ProbeResult]] = field(default_factory=dict)  # by model and probe, all that were seen
+    results: dict[tuple[str, str], dict[str, ProbeResult]] = field(default_factory=dict)  # of (model, without): probes
     loaded: dict[str, Classifier] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.easel = Easel(self.machine.device)
 
     def concepts(self, given: tuple[str, ...], *kinds: ConceptKind) -> tuple[str, ...]:
-        """The concepts given, or those that the suite lists under these kinds; raises InvalidInput without any."""
+        """The concepts given, as the suite writes them, or those that it lists under these kinds; each once.
+
+        Raises InvalidInput when there are none.
+        """
         named = given or tuple(name for kind in kinds for name in self.suite.kinds.get(kind, ()))
         if not named:
             raise InvalidInput("the suite lists no concepts for this study under 'kinds': name some with --concepts")
-        return named
+        written = {probe.concept.casefold(): probe.concept for probe in self.suite.probes}
+        return tuple(dict.fromkeys(written.get(name.casefold(), name) for name in named))
 
     def kind_of(self, name: str, given: ConceptKind | None) -> ConceptKind:
         """As given, or as the suite lists it; raises InvalidInput when neither says it."""
@@ -150,6 +155,19 @@ class Workbench:
     def probes_of(self, name: str) -> tuple[Probe, ...]:
         """The probes that measure a concept; raises EvaluationError without one."""
         return self.suite.probes_of(Concept(name=name, kind=ConceptKind.OBJECT))  # found by name, whatever the kind
+
+    def others_of(self, name: str) -> tuple[Probe, ...]:
+        """The probes of all else; raises InvalidInput when the suite has none."""
+        own = self.probes_of(name)
+        others = tuple(probe for probe in self.suite.probes if probe not in own)
+        if not others:
+            raise InvalidInput(f"all probes of the suite measure {name!r}: add probes of what must stay")
+        return others
+
+    def counts_for(self, name: str) -> dict[Probe, int]:
+        """How many images of each probe of the suite, where this concept is erased; in the suite's order."""
+        others = self.others_of(name)
+        return {probe: self.others if probe in others else self.images for probe in self.suite.probes}
 
     def erase(self, entry: ConceptEntry) -> ErasureOutcome:
         """The erasure, judged as at night; done once: found by its digest when any run has done it."""
@@ -173,10 +191,16 @@ class Workbench:
     def without(self, entry: ConceptEntry, name: str = "") -> Model:
         """The base with the concept erased."""
         outcome = self.erase(entry)
-        return Model(name or f"{outcome.job.method}, without {entry.name}", self.base, outcome.weights)
+        name = name or f"{outcome.job.method}, without {entry.name}"
+        return Model(name, self.base, outcome.weights, without=entry.name)
 
     def original(self) -> Model:
         return Model("base", self.base)
+
+    def check(self, weights: Path) -> None:
+        """Raises WeightsError, or BaseModelMismatch, for a file that the base cannot wear."""
+        denoiser = getattr(self.easel.pipeline_of(self.original()), self.base.family.denoiser)
+        check_weights(denoiser, read_weights(weights), self.base.digest)
 
     def unsupported(self, method: GuidanceMethod) -> str:
         """Why the base cannot be steered by this method; empty when it can."""
@@ -197,7 +221,7 @@ class Workbench:
         judged = self._judged(model, judges)
         after = judged.judged(numbers)
         results = {probe.name: paired(probe, before[probe.name], after[probe.name]) for probe in counts}
-        self.results.setdefault(model.name, {}).update(results)
+        self.results.setdefault((model.name, model.without), {}).update(results)
         return Seen(results, judged)
 
     def _judged(self, model: Model, judges: Judges) -> JudgedImages:

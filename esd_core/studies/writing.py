@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -26,8 +27,11 @@ WIDTH_ON_PAGE = 1400  # pixels of a picture inside the page
 
 def check_folder(out: Path) -> None:
     """Raises InvalidInput before any work when nothing can be written there."""
-    if out.exists() and not out.is_dir():
-        raise InvalidInput(f"{out} is a file: give a folder for the study")
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise InvalidInput(f"{there} is a file: give a folder for the study")
+    if not os.access(there, os.W_OK):
+        raise InvalidInput(f"nothing can be written into {there}: give another folder for the study")
 
 
 def write_study(out: Path, study: Study, sheets: Sequence[Sheet]) -> None:

@@ -29,41 +29,53 @@ examples:
 """
 # protocol, what it is, its own options, example
 PROTOCOLS = (
-    ("objects", "each class erased in turn: the erased class and the others", (), "esd study objects --out objects"),
-    ("styles", "the interference matrix: rows erased, columns prompted", (), "esd study styles --out styles"),
+    (
+        "objects",
+        "each class erased in turn: the erased class and the others",
+        ("--others",),
+        "esd study objects --out objects",
+    ),
+    (
+        "styles",
+        "the interference matrix: rows erased, columns prompted",
+        ("--others",),
+        "esd study styles --out styles",
+    ),
     (
         "implied",
         "prompts that never name the concept, against guidance",
-        ("--prompts",),
+        ("--kind", "--prompts"),
         "esd study implied --base BASE --suite nudity --prompts AIML-TUDA/i2p@COMMIT/i2p_benchmark.csv --out implied",
     ),
     (
         "eta",
         "efficacy against interference at several eta, from one score bank",
-        ("--etas", "--iterations", "--lr"),
+        ("--others", "--kind", "--etas", "--iterations", "--lr"),
         "esd study eta --concepts car --etas 1 2 3 5 10 --out eta",
     ),
     (
         "generality",
         "synonyms, paraphrases, and near neighbours",
-        ("--also-known-as", "--neighbours"),
+        ("--others", "--kind", "--also-known-as", "--neighbours"),
         'esd study generality --concepts "Van Gogh" --also-known-as "Vincent van Gogh" --out generality',
     ),
     (
         "baselines",
         "negative prompt, Safe Latent Diffusion, another checkpoint, ESD-x and ESD-u",
-        ("--against",),
+        ("--others", "--kind", "--against"),
         'esd study baselines --concepts "Van Gogh" --against other.safetensors --out baselines',
     ),
     (
         "quality",
         "FID, KID, CLIP score and distance at equal seeds, of all that is not the concept",
-        ("--prompts", "--real"),
+        ("--others", "--kind", "--prompts", "--real"),
         'esd study quality --concepts "Van Gogh" --prompts coco.csv --real coco-images --out quality',
     ),
 )
 # argument, field of the request, type, several, metavar, help
 OPTIONS: dict[str, tuple[str, Any, bool, str, str]] = {
+    "--others": ("others", int, False, "N", "images of each other probe (12)"),
+    "--kind": ("kind", str, False, "KIND", "style, object or global, where the suite does not say it"),
     "--prompts": (
         "prompts",
         str,
@@ -94,10 +106,8 @@ def add(commands: Commands) -> None:
             metavar="SUITE",
             help="a YAML file, or miniature (default), imagenette, artists, nudity",
         )
-        protocol.add_argument("--images", type=int, metavar="N", help="of each probe of an erased concept (24)")
-        protocol.add_argument("--others", type=int, metavar="N", help="of each other probe (12)")
+        protocol.add_argument("--images", type=int, metavar="N", help="images of each probe of an erased concept (24)")
         protocol.add_argument("--concepts", nargs="+", metavar="NAME", help="default: as the suite lists them by kind")
-        protocol.add_argument("--kind", metavar="KIND", help="style, object or global, where the suite does not say it")
         for option in options:
             field, kind, several, metavar, text = OPTIONS[option]
             nargs = "+" if several else None

@@ -67,7 +67,8 @@ def bench(base: ResolvedBase, suite_file: Path, folders: Folders) -> Workbench:
 @pytest.fixture
 def study(base: ResolvedBase, suite_file: Path, folders: Folders, tmp_path: Path) -> Callable[..., tuple[Study, Path]]:
     def run(protocol: str, **settings: Any) -> tuple[Study, Path]:
-        raw = {"protocol": protocol, "base": base.id, "suite": str(suite_file), "images": IMAGES, "others": OTHERS}
+        raw = {"protocol": protocol, "base": base.id, "suite": str(suite_file), "images": IMAGES}
+        raw |= {} if protocol == "implied" else {"others": OTHERS}
         out = tmp_path / protocol
         return protocols.run(checked_request({**raw, **settings}), out, folders, Machine("cpu"), progress=False), out
 
