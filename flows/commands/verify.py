@@ -12,13 +12,15 @@ from flows.commands.options import add_command, add_trust, trust_from
 if TYPE_CHECKING:
     from flows.commands.options import Commands
     from tasks.approvals.approval_log import ApprovalRecord
+    from tasks.releases.manifest import Manifest
     from tasks.releases.verifying import Verified
 
 VERIFY = """\
 Checks the manifest and its signature, every file's size and SHA-256, the approvals, the weights' structure and numbers,
-that their names are the base model's, and that nothing else lies there; in S3 also the approval log. Loads no model,
-needs no torch. Exit code 0: nothing is wrong; 1: every fault on a line of its own. A folder on disk without a signature
-that is checked is whole at best: whoever changed a file may have changed its manifest, too.
+and that nothing else lies there; that the tensors' names are the base model's, if that is the bundled one or given with
+--base; in S3 also the approval log. Loads no model, needs no torch. Exit code 0: nothing is wrong; 1: every fault on a
+line of its own. A folder on disk without a signature that is checked is whole at best: whoever changed a file may have
+changed its manifest, too.
 
 examples:
   esd verify s3://esd-releases/releases/esd-miniature-van-gogh/1
@@ -90,12 +92,20 @@ def _account(found: Verified) -> list[str]:
         ("model", f"{manifest.model} version {manifest.version}"),
         ("erased", f"{manifest.job.name}, from {manifest.job.base}, with {manifest.job.method}"),
         ("weights", f"SHA-256 {manifest.weights_digest}"),
+        ("tensors", _tensors(found, manifest)),
         ("manifest", f"SHA-256 {found.manifest_digest}"),
         *(("approved", _approval(entry)) for entry in manifest.approvals),
         ("signed", signed[found.signed]),
         ("log", log),
     ]
     return [f"{name:9} {printable(value)}" for name, value in lines]
+
+
+def _tensors(found: Verified, manifest: Manifest) -> str:
+    """With whose names and shapes the weights' were compared; nothing but a base model at hand can tell."""
+    if found.base is None:
+        return f"names and shapes not compared with {manifest.job.base}'s: add --base {manifest.job.base}"
+    return f"names and shapes are those of {found.base}"
 
 
 def _approval(entry: ApprovalRecord) -> str:

@@ -14,7 +14,7 @@ from esd_core.errors import ApprovalError
 from esd_core.evaluation.gates import Verdict
 from tasks.approvals import approval_log
 from tasks.approvals.approval_log import ApprovalRecord, Decision, Entry
-from tasks.approvals.standing import BY_POLICY, State, standing_of, standings, strictest
+from tasks.approvals.standing import BY_POLICY, State, name_key, standing_of, standings, strictest
 from tasks.records import mirror, registry
 from tasks.records.registry import RegisteredVersion
 from tasks.s3.storage import open_bucket
@@ -35,9 +35,11 @@ def approve(
     """Record that `by` allows the version to be published.
 
     override: although a gate was not passed; the entry says so for ever. Raises ApprovalError for a blank name or
-    reason, for what failed a gate and is not overridden, and for what is released or withdrawn.
+    reason, for what failed a gate and is not overridden, and for what is released or withdrawn; RegistryError where
+    MLflow's tags say something else of the gates than the verdict that was registered.
     """
     registered = registry.get_version(model, version)
+    registry.require_verdict(registered)
     if not registered.passed and not override:
         raise ApprovalError(
             f"{model} version {version} did not pass its gates: look at its report, and if it is to be approved all "
@@ -67,7 +69,9 @@ def approve_by_policy(version: RegisteredVersion, verdict: Verdict, policy: Appr
     if standing.decided:
         if not standing.decided.approved:
             mirror.show(open_bucket(), version.model, log)
-        waits = standing.state is State.APPROVED and standing.lacks(required, version.weights_digest)
+        waits = standing.state is State.APPROVED and standing.lacks(
+            required, version.weights_digest, version.registered_digest
+        )
         return None if waits else standing.decided
     if required is not ApprovalPolicy.GATES or not verdict.passed:
         return None
@@ -85,7 +89,7 @@ def missing(model: str, version: int) -> str | None:
     """What approvals a version still lacks, in words; None when they are enough."""
     registered = registry.get_version(model, version)
     standing = standing_of(read_log(), model, version)
-    return standing.lacks(required_policy(registered), registered.weights_digest)
+    return standing.lacks(required_policy(registered), registered.weights_digest, registered.registered_digest)
 
 
 def approval_of(model: str, version: int) -> ApprovalRecord | None:
@@ -124,6 +128,7 @@ def _decide(
         reason=reason,
         policy=strictest(policy, required_policy(version)),
         weights_digest=version.weights_digest,
+        registered_digest=version.registered_digest,
         gates_passed=verdict.passed if verdict else version.passed,
         gates_digest=digest.of_json(verdict.model_dump(mode="json")) if verdict else version.gates_digest,
         override=override,
@@ -157,14 +162,14 @@ def _unless_said(log: Sequence[ApprovalRecord], wanted: Entry) -> Entry | None:
 
 
 def says_the_same(entry: Entry, wanted: Entry) -> bool:
-    named = ("decision", "by", "reason", "weights_digest", "override")
+    named = ("decision", "by", "reason", "weights_digest", "registered_digest", "override")
     return all(getattr(entry, name) == getattr(wanted, name) for name in named)
 
 
 def require_text(value: str, what: str, *, person: bool = False) -> None:
     """Raise ApprovalError unless the value is one line of text; person: and no name that a policy uses."""
     text = value.strip()
-    if not text or not text.isprintable() or len(text) > 200 or (person and text.startswith(BY_POLICY)):
+    if not text or not text.isprintable() or len(text) > 200 or (person and name_key(text).startswith(BY_POLICY)):
         raise ApprovalError(
             f"an approval must say {what}, in one line of at most 200 characters; given: {value!r}"[:300]
         )

@@ -20,8 +20,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from esd_core import digest
 from esd_core.concept_list import ApprovalPolicy
 from esd_core.concepts import Text
-from esd_core.errors import ApprovalError, ServiceUnavailable
-from tasks.s3.storage import CONNECTIONS, Bucket
+from esd_core.errors import ApprovalError, ReleaseError, ServiceUnavailable
+from tasks.s3.connection import CONNECTIONS
+from tasks.s3.storage import Bucket
 
 FOLDER = "approvals/"
 FIRST = "0" * 64  # what the first entry names as the one before
@@ -48,6 +49,7 @@ class Entry(BaseModel):
     reason: Text
     policy: ApprovalPolicy  # that was asked for
     weights_digest: str  # what was judged: SHA-256 of the weights file
+    registered_digest: str | None = None  # and of all that was registered with it; None: not noted
     gates_passed: bool
     gates_digest: str | None = None  # SHA-256 of the verdict that was there
     override: bool = False  # approved although a gate was not passed
@@ -125,7 +127,10 @@ def _checked(bucket: Bucket, keys: Sequence[str], contents: Sequence[bytes]) -> 
 
 @lru_cache(maxsize=100_000)
 def _fetch(bucket: Bucket, key: str, _etag: str) -> bytes:
-    content = bucket.get(key)
+    try:
+        content = bucket.get(key)
+    except ReleaseError as e:
+        raise ApprovalError(f"approval log is broken: {e}; restore it from the versions in S3") from e
     if content is None:
         raise ApprovalError(f"approval log entry {bucket.uri(key)} has disappeared; restore it from the versions in S3")
     return content

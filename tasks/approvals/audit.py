@@ -14,7 +14,7 @@ from tasks.approvals.approval_log import ApprovalRecord, read_log
 from tasks.approvals.standing import standings
 from tasks.records import registry
 from tasks.records.registry import RegisteredVersion
-from tasks.releases.layout import POINTER, RELEASES, release_folder
+from tasks.releases.layout import POINTER, RELEASES, WEIGHTS_FOLDER, release_folder
 from tasks.releases.trust import Trust
 from tasks.releases.verifying import Signed, examine
 from tasks.s3.storage import Bucket, open_bucket
@@ -68,8 +68,9 @@ def audit(trust: Trust | None = None) -> Audit:
     found += _each(versions, lambda version: audit_checks.faults_of_entries(log, version))
     with ThreadPoolExecutor(AT_ONCE) as readers:
         examined = list(readers.map(lambda place: examine(bucket.uri(release_folder(*place)), trust), released))
+    registered = {(version.model, version.version): version for version in versions}
     for place, release in zip(released, examined, strict=True):
-        found += [_at(place, what) for what in audit_checks.faults_of_release(release)]
+        found += [_at(place, what) for what in audit_checks.faults_of_release(release, registered.get(place))]
     found += _models(bucket, log, versions)
     found += _strays(bucket, log, versions)
     signed = Counter(release.signed for release in examined)
@@ -106,7 +107,8 @@ def _strays(bucket: Bucket, log: Sequence[ApprovalRecord], versions: Iterable[Re
     keys = bucket.listing(RELEASES)
     found = [_at(place, what) for place in lost]
     found += [_at(place, what) for place, what in audit_checks.faults_of_places(log, keys).items()]
-    return found + [Disagreement(model="", version=None, what=what) for what in audit_checks.faults_of_keys(keys)]
+    others = audit_checks.faults_of_keys(keys) + audit_checks.faults_of_weights(log, bucket.listing(WEIGHTS_FOLDER))
+    return found + [Disagreement(model="", version=None, what=what) for what in others]
 
 
 def _at(place: Place, what: str) -> Disagreement:

@@ -6,17 +6,15 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from esd_core import digest
-from esd_core.errors import RegistryError, ReleaseError
-from esd_core.evaluation.gates import Verdict
+from esd_core.errors import EsdError, RegistryError, ReleaseError
 from tasks.approvals.approval_log import ApprovalRecord, Decision
-from tasks.approvals.standing import State, current_release, lacking, standing_of
+from tasks.approvals.standing import State, current_release, fits, lacking, standing_of
 from tasks.records import mirror, registry
 from tasks.records.registry import RegisteredVersion
-from tasks.releases.layout import MANIFEST, POINTER, release_at
-from tasks.releases.pointer import read_pointer
+from tasks.releases.layout import MANIFEST, POINTER, release_at, weights_key
+from tasks.releases.manifest import Manifest
+from tasks.releases.pointer import Pointer, read_pointer
 from tasks.releases.verifying import Verified
 from tasks.s3.storage import Bucket
 
@@ -46,6 +44,9 @@ def faults_of_tags(bucket: Bucket, log: Sequence[ApprovalRecord], version: Regis
         for name, value in registered.items()
         if tags.get(name) != value
     ]
+    page, _, _ = description.partition(mirror.HISTORY)
+    if tags.get(registry.PAGE_TAG, "") not in ("", digest.of_bytes(page.encode())):
+        faults.append("its page does not say what was registered: edited by hand")
     if mirror.history(bucket, log, version.model, version.version) != mirror.history_in(description):
         faults.append("its page tells another history than the approval log: edited by hand")
     return faults
@@ -62,25 +63,19 @@ def faults_of_files(version: RegisteredVersion) -> list[str]:
         for name in sorted(version.files):
             try:
                 registry.download_artifact(version, name, folder)
-            except RegistryError as e:
+            except EsdError as e:  # an artifact store that does not answer is named too: anybody may have entered it
                 faults.append(f"artifact {name}: {e}")
         return faults + _faults_of_verdict(version, folder / registry.VERDICT)
 
 
 def _faults_of_verdict(version: RegisteredVersion, path: Path) -> list[str]:
     """Whether the tag of the gates says what the verdict says that was registered with it."""
-    if not path.is_file():
-        return []
     try:
-        verdict = Verdict.model_validate_json(path.read_bytes())
-    except ValidationError:
-        return [f"artifact {path.name} is no verdict"]
-    agree = verdict.passed == version.passed, digest.of_json(verdict.model_dump(mode="json")) == version.gates_digest
-    return (
-        []
-        if all(agree)
-        else [f"tag esd.gates or esd.gates_digest says something else than {path.name}: edited by hand"]
-    )
+        if path.is_file():
+            registry.check_verdict(version, path)
+    except RegistryError as e:
+        return [str(e)]
+    return []
 
 
 def faults_of_entries(log: Sequence[ApprovalRecord], version: RegisteredVersion) -> list[str]:
@@ -92,20 +87,34 @@ def faults_of_entries(log: Sequence[ApprovalRecord], version: RegisteredVersion)
             faults.append(
                 f"{what} is about weights {entry.weights_digest[:12]}, registered are {version.weights_digest[:12]}"
             )
+        elif entry.approved and not fits(entry, version.weights_digest, version.registered_digest):
+            told = "other files, figures or tags than are registered now"
+            faults.append(f"{what} is about {told}: something was changed since")
         if entry.approved and not entry.gates_passed and not entry.override:
             faults.append(f"{what}: approved against its gates without an override")
         before = standing_of(log[: entry.entry - 1], version.model, version.version)
-        missing = lacking(before.approvals, entry.policy, entry.weights_digest)
+        missing = lacking(before.approvals, entry.policy, entry.weights_digest, entry.registered_digest)
         if entry.decision is Decision.RELEASED and missing:
             faults.append(f"{what}: released without approval: {missing}")
     return faults
 
 
-def faults_of_release(release: Verified) -> list[str]:
-    """What is wrong with a release in S3; that it was withdrawn is no disagreement."""
+def faults_of_release(release: Verified, registered: RegisteredVersion | None) -> list[str]:
+    """What is wrong with a release in S3, by itself and beside what was registered.
+
+    That it was withdrawn is no disagreement.
+    """
     last = release.standing.last if release.standing else None
     withdrawn = f"withdrawn by {last.by}: {last.reason}" if last and last.decision is Decision.WITHDRAWN else None
-    return [f"in S3: {fault}" for fault in release.faults if fault != withdrawn]
+    others = _other_files(release.manifest, registered) if release.manifest and registered else []
+    return [f"in S3: {fault}" for fault in (*release.faults, *others) if fault != withdrawn]
+
+
+def _other_files(manifest: Manifest, registered: RegisteredVersion) -> list[str]:
+    """What a release holds that was registered otherwise. Its card and config.json are made when it is published."""
+    files = [n for n, f in manifest.files.items() if n in registered.files and f.sha256 != registered.files[n]]
+    told = [f"{name} is another than the registered one" for name in sorted(files)]
+    return told + ["its job is another than the registered one"] * (manifest.job != registered.job)
 
 
 def faults_of_aliases(log: Sequence[ApprovalRecord], model: str, versions: Iterable[int]) -> list[str]:
@@ -127,11 +136,13 @@ def faults_of_pointer(bucket: Bucket, log: Sequence[ApprovalRecord], model: str)
         pointer = read_pointer(bucket, model)
     except ReleaseError as e:
         return [str(e)]
-    named = (pointer.version, pointer.entry, pointer.manifest_digest) if pointer else None
-    wanted = (current.version, current.entry, current.manifest_digest) if current else None
-    if named == wanted:
+    wanted = Pointer.of(current) if current else None
+    if pointer == wanted:
         return []
-    shown, right = f"version {named[0]}" if named else "nothing", f"version {wanted[0]}" if wanted else "nothing"
+    if pointer and wanted and pointer.version == wanted.version:
+        fields = ", ".join(n for n, value in pointer.model_dump().items() if value != wanted.model_dump()[n])
+        return [f"latest.json names the right version, but another {fields} than the approval log: edited by hand"]
+    shown, right = (f"version {p.version}" if p else "nothing" for p in (pointer, wanted))
     return [f"latest.json names {shown}, the approval log {right}: moved without a record"]
 
 
@@ -158,3 +169,9 @@ def faults_of_keys(keys: Iterable[str]) -> list[str]:
         for key in keys
         if not release_at(key[: key.rfind("/") + 1]) and not (key.endswith(f"/{POINTER}") and key.count("/") == 2)
     ]
+
+
+def faults_of_weights(log: Sequence[ApprovalRecord], keys: Iterable[str]) -> list[str]:
+    """Weights that no version has which the log knows."""
+    known = {weights_key(entry.weights_digest) for entry in log}
+    return [f"in S3: {key!r} is of no version that the approval log knows" for key in keys if key not in known]

@@ -56,7 +56,8 @@ def _told(version: RegisteredVersion, standing: Standing) -> str:
     told = [f"{decided.decision.value} by {decided.by}"]
     if standing.overridden:
         told.append("against its gates")
-    missing = standing.lacks(approval.required_policy(version), version.weights_digest)
+    required = approval.required_policy(version)
+    missing = standing.lacks(required, version.weights_digest, version.registered_digest)
     if missing and standing.state is State.APPROVED:
         told.append(missing)
     if standing.state is State.SUPERSEDED:

@@ -64,14 +64,26 @@ class Standing:
     def overridden(self) -> bool:
         return any(entry.override for entry in self.approvals)
 
-    def lacks(self, policy: ApprovalPolicy, weights_digest: str) -> str | None:
-        """What approvals of these weights are still missing under a policy, in words; None when they are enough."""
-        return lacking(self.approvals, policy, weights_digest)
+    def lacks(self, policy: ApprovalPolicy, weights_digest: str, registered_digest: str | None) -> str | None:
+        """What approvals of this are still missing under a policy, in words; None when they are enough."""
+        return lacking(self.approvals, policy, weights_digest, registered_digest)
 
 
-def lacking(approvals: Iterable[ApprovalRecord], policy: ApprovalPolicy, weights_digest: str) -> str | None:
-    """What is missing under a policy, in words; None when the approvals are enough."""
-    fitting = [entry for entry in approvals if entry.weights_digest == weights_digest]
+def fits(entry: ApprovalRecord, weights_digest: str, registered_digest: str | None) -> bool:
+    """Whether an entry is about these weights, and about what was registered with them, where both sides noted it."""
+    noted = entry.registered_digest and registered_digest
+    return entry.weights_digest == weights_digest and (not noted or entry.registered_digest == registered_digest)
+
+
+def lacking(
+    approvals: Iterable[ApprovalRecord], policy: ApprovalPolicy, weights_digest: str, registered_digest: str | None
+) -> str | None:
+    """What is missing under a policy, or under a stricter one that an approval was asked for by; None when nothing is.
+
+    What was asked for once cannot be lowered by a tag in MLflow.
+    """
+    fitting = [entry for entry in approvals if fits(entry, weights_digest, registered_digest)]
+    policy = demanded(policy, fitting)
     people = {name_key(entry.by) for entry in fitting if not entry.by.startswith(BY_POLICY)}
     if policy is ApprovalPolicy.GATES:
         return None if fitting else "nobody approved it"
@@ -81,6 +93,11 @@ def lacking(approvals: Iterable[ApprovalRecord], policy: ApprovalPolicy, weights
         only = next((entry.by for entry in reversed(fitting) if not entry.by.startswith(BY_POLICY)), None)
         return f"two people must approve it, so far only {only} did" if only else "two people must approve it"
     return None
+
+
+def demanded(policy: ApprovalPolicy, approvals: Iterable[ApprovalRecord]) -> ApprovalPolicy:
+    """The policy that counts: the one given, or a stricter one that an approval was asked for by."""
+    return strictest(policy, *(entry.policy for entry in approvals))
 
 
 def name_key(name: str) -> str:

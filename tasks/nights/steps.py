@@ -30,7 +30,7 @@ from tasks.nights.jobs import JobFiles
 from tasks.nights.night import Night, Settled
 from tasks.nights.plan import Plan, PlannedJob, plan_tonight
 from tasks.nights.reevaluation import Reevaluation
-from tasks.records import registry
+from tasks.records import registering
 from tasks.records.registry import RegisteredVersion
 from tasks.records.system_metrics import watched
 from tasks.releases import release
@@ -172,7 +172,7 @@ def register(
     outcome: ErasureOutcome, report: EvaluationReport, verdict: Verdict, again: bool = False
 ) -> RegisteredVersion:
     files = _files(outcome.job).artifacts
-    return registry.register_version(outcome.job, outcome, report, verdict, files, again=again)
+    return registering.register_version(outcome.job, outcome, report, verdict, files, again=again)
 
 
 @task(task_run_name="evaluate {model} {version}", **OUTSIDE)

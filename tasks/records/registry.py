@@ -1,7 +1,6 @@
-"""The MLflow registry: one registered model per base and concept, one version per job.
+"""The MLflow registry: one registered model per base and concept, one version per job, and its files.
 
-A version is created last, in one call that carries its tags: a job is registered wholly or not at all. What a crash
-leaves is at most a run under the job's digest, and the next attempt goes on with that run.
+How a version comes into it: tasks/records/registering.py.
 """
 
 from __future__ import annotations
@@ -14,26 +13,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from esd_core import digest
 from esd_core.concept_list import ApprovalPolicy
 from esd_core.concepts import ErasureJob
-from esd_core.errors import RegistryError
+from esd_core.errors import EsdError, RegistryError
 from esd_core.evaluation.gates import Verdict
-from esd_core.evaluation.results import EvaluationReport
-from tasks.drawing import write_model_files
 from tasks.records import runs, tracking
-from tasks.records.model_card import version_description
 from tasks.releases.layout import PlainName
 from tasks.settings import get_settings
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
-
-    from esd_core.erasure import ErasureOutcome
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +35,19 @@ VERDICT = "verdict.json"  # what its gates said, added when it is registered
 CANDIDATE, APPROVED, RELEASED = "candidate", "approved", "released"  # aliases
 POLICY_TAG = "esd.policy"
 FORMAT = "1"  # of the tags below; other systems' versions do not carry it
-_OURS = f"tags.`esd.format` = '{FORMAT}'"
+OURS = f"tags.`esd.format` = '{FORMAT}'"
+PAGE_TAG = "esd.page_digest"
+REGISTERED_TAGS = (  # written once, when a version is registered
+    *("esd.job", "esd.job_digest", "esd.concept", "esd.base", "esd.code_version", "esd.weights_digest", "esd.files"),
+    *("esd.suite_digest", "esd.gates", "esd.gates_digest", PAGE_TAG),
+)
 
 
 class RegisteredVersion(BaseModel):
     """A version as the registry's tags tell it. `files`: SHA-256 of each artifact by name; `page`: its web page.
 
-    gates_digest: of the verdict at registration. policy: who has to approve it, as its list says.
+    gates_digest: of the verdict at registration. policy: who has to approve it, as its list says. registered_digest: of
+    all tags that were written at registration, which name files, figures and page: approvals are of that.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -67,6 +65,7 @@ class RegisteredVersion(BaseModel):
     files: dict[PlainName, str]
     artifacts: str  # address of the folder that holds the files
     page: str | None = None
+    registered_digest: str | None = None
 
 
 def model_name(job: ErasureJob) -> str:
@@ -76,26 +75,26 @@ def model_name(job: ErasureJob) -> str:
 
 def find_version(job_digest: str) -> RegisteredVersion | None:
     """The version that a job became, the latest if it was done again; None while it is not registered."""
-    return next(reversed(_versions_of(job_digest)), None)
+    return next(reversed(versions_of(job_digest)), None)
 
 
-def _versions_of(job_digest: str) -> list[RegisteredVersion]:
-    return _search(f"tags.`esd.job_digest` = '{job_digest}'")
+def versions_of(job_digest: str) -> list[RegisteredVersion]:
+    return search(f"tags.`esd.job_digest` = '{job_digest}'")
 
 
 def list_versions() -> list[RegisteredVersion]:
     """Every version of this system, by model name and version."""
-    return _search(_OURS)
+    return search(OURS)
 
 
-def survey() -> tuple[list[RegisteredVersion], dict[tuple[str, int], str]]:
+def survey(condition: str = OURS) -> tuple[list[RegisteredVersion], dict[tuple[str, int], str]]:
     """Every version that can be read, and what is wrong with the others, by model and version."""
     readable, unreadable = [], {}
     with tracking.errors("the registry cannot be searched"):
-        entries = list(tracking.search_versions(_OURS))
+        entries = list(tracking.search_versions(condition))
     for entry in entries:
         try:
-            readable.append(_registered(entry))
+            readable.append(registered_in(entry))
         except RegistryError as e:
             unreadable[entry.name, int(entry.version)] = str(e)
     return sorted(readable, key=lambda v: (v.model, v.version)), unreadable
@@ -104,44 +103,7 @@ def survey() -> tuple[list[RegisteredVersion], dict[tuple[str, int], str]]:
 def get_version(model: str, version: int) -> RegisteredVersion:
     """One version; raises RegistryError when there is none, or when something else registered it."""
     with tracking.errors(f"{model} has no version {version}: `esd status` lists what there is"):
-        return _registered(tracking.client().get_model_version(model, str(version)))
-
-
-def register_version(
-    job: ErasureJob,
-    outcome: ErasureOutcome,
-    report: EvaluationReport,
-    verdict: Verdict,
-    files: Mapping[str, Path],
-    *,
-    again: bool = False,
-) -> RegisteredVersion:
-    """Register what a job made; called again for the same job, the version that is there is returned.
-
-    `files` by artifact name, at least those of FILES. again: the job was done again, and becomes another version if
-    something else came out of it. Raises RegistryError when they are not the files of this job.
-    """
-    _check(outcome, report, files)
-    known = _versions_of(job.digest)
-    version = known[-1] if known else None
-    changed = version and any(version.files[name] != digest.of_file(files[name]) for name in (WEIGHTS, EVALUATION))
-    if version is None or (again and changed):
-        with tracking.errors(f"job {job.digest[:12]} cannot be registered"), tempfile.TemporaryDirectory() as folder:
-            made = write_model_files(Path(folder), prompt=f"a picture of {job.name}")
-            made[VERDICT] = Path(folder) / VERDICT
-            made[VERDICT].write_text(verdict.model_dump_json(indent=1), encoding="utf-8")
-            client = tracking.client()
-            run = runs.run_of(client, job, {v.run_id for v in known})
-            runs.log_run(client, run, job, outcome, report)
-            runs.log_files(client, run, {**files, **made})
-            client.set_terminated(run.info.run_id)
-            digests = {name: digest.of_file(path) for name, path in {**files, **made}.items()}
-            version = _create_version(client, run, job, report, verdict, digests)
-            mark(version, alias=CANDIDATE)
-            return version
-    if version.version == max(v.version for v in _search(f"name = '{version.model}' AND {_OURS}")):
-        mark(version, alias=CANDIDATE)
-    return version
+        return registered_in(tracking.client().get_model_version(model, str(version)))
 
 
 def mark(version: RegisteredVersion, tags: Mapping[str, str] | None = None, alias: str | None = None) -> None:
@@ -173,58 +135,48 @@ def download_artifact(version: RegisteredVersion, name: str, folder: Path, near:
     return path
 
 
+def require_verdict(version: RegisteredVersion) -> None:
+    """Raise RegistryError unless its tags say of the gates what the verdict says that was registered with it."""
+    if VERDICT in version.files:
+        with tempfile.TemporaryDirectory(prefix="esd-verdict-") as folder:
+            path = download_artifact(version, VERDICT, Path(folder))
+            try:
+                check_verdict(version, path)
+            except RegistryError as e:
+                raise RegistryError(f"{version.model} version {version.version}: {e}; see `esd audit`") from e
+
+
+def check_verdict(version: RegisteredVersion, path: Path) -> None:
+    """Raise RegistryError unless the verdict at `path` is what the version's tags say."""
+    try:
+        verdict = Verdict.model_validate_json(path.read_bytes())
+    except ValidationError as e:
+        raise RegistryError(f"artifact {path.name} is no verdict") from e
+    told = verdict.passed, digest.of_json(verdict.model_dump(mode="json"))
+    if told != (version.passed, version.gates_digest):
+        raise RegistryError(f"tag esd.gates or esd.gates_digest says something else than {path.name}: edited by hand")
+
+
 def _fetch(version: RegisteredVersion, name: str, path: Path) -> None:
     """Fetch one file of a version to `path`, and check it."""
     what = f"{name} of {version.model} version {version.version}"
     with tempfile.TemporaryDirectory(prefix=".esd-fetch-", dir=path.parent) as folder:
         with tracking.errors(f"{what} is missing"):
             fetched = tracking.download(f"{version.artifacts.rstrip('/')}/{name}", Path(folder))
-        if digest.of_file(fetched) != version.files[name]:
+        if not fetched.is_file() or digest.of_file(fetched) != version.files[name]:
             raise RegistryError(f"{what} was altered after registration: reject the version and erase again")
         fetched.replace(path)
 
 
-def _check(outcome: ErasureOutcome, report: EvaluationReport, files: Mapping[str, Path]) -> None:
-    missing = [name for name in FILES if name not in files or not files[name].is_file()]
-    if missing:
-        raise RegistryError(f"cannot register {outcome.job.name}: missing {', '.join(missing)}")
-    if not digest.of_file(files[WEIGHTS]) == outcome.weights_digest == report.weights_digest:
-        raise RegistryError(
-            f"cannot register {outcome.job.name}: {files[WEIGHTS]} is not what was made and evaluated; evaluate again"
-        )
+def search(condition: str) -> list[RegisteredVersion]:
+    """The versions that meet a condition, by model and version; one whose tags are damaged is left out, and logged."""
+    readable, unreadable = survey(condition)
+    for fault in unreadable.values():
+        log.warning("%s; it is left out: see `esd audit`", fault)
+    return readable
 
 
-def _create_version(
-    client: MlflowClient, run: Run, job: ErasureJob, report: EvaluationReport, verdict: Verdict, digests: dict[str, str]
-) -> RegisteredVersion:
-    model = model_name(job)
-    tracking.ensure_model(client, model, f"{job.name} erased from {job.base}")
-    tags = {
-        "esd.format": FORMAT,
-        "esd.job_digest": job.digest,
-        "esd.job": job.model_dump_json(),
-        "esd.concept": job.name,
-        "esd.base": job.base,
-        "esd.weights_digest": digests[WEIGHTS],
-        "esd.suite_digest": report.suite_digest,
-        "esd.code_version": runs.code_version(),
-        "esd.gates": "passed" if verdict.passed else "failed",
-        "esd.gates_digest": digest.of_json(verdict.model_dump(mode="json")),
-        "esd.files": json.dumps(digests, sort_keys=True),
-    }
-    description = version_description(job, report, verdict, runs.code_version())
-    source = str(run.info.artifact_uri)
-    created = client.create_model_version(model, source, run.info.run_id, tags=tags, description=description)
-    log.info("registered %s version %s", model, created.version)
-    return _registered(created)
-
-
-def _search(condition: str) -> list[RegisteredVersion]:
-    with tracking.errors("the registry cannot be searched"):
-        return sorted(map(_registered, tracking.search_versions(condition)), key=lambda v: (v.model, v.version))
-
-
-def _registered(entry: ModelVersion) -> RegisteredVersion:
+def registered_in(entry: ModelVersion) -> RegisteredVersion:
     tags = entry.tags
     page = f"{tracking.address().rstrip('/')}/#/models/{entry.name}/versions/{entry.version}"
     try:
@@ -239,12 +191,21 @@ def _registered(entry: ModelVersion) -> RegisteredVersion:
             passed=tags["esd.gates"] == "passed",
             gates_digest=tags.get("esd.gates_digest"),
             policy=ApprovalPolicy(tags.get(POLICY_TAG, ApprovalPolicy.GATES)),
-            files=json.loads(tags["esd.files"]),
+            files=_files_in(tags["esd.files"]),
             artifacts=entry.source or "",
             page=page if get_settings().mlflow_is_server else None,
+            registered_digest=digest.of_json({name: tags.get(name, "") for name in REGISTERED_TAGS}),
         )
-    except (KeyError, ValueError) as e:  # of JSON, of pydantic, of an unknown policy
+    except (KeyError, ValueError, RecursionError, EsdError) as e:  # of JSON, of pydantic, of a job, an unknown policy
         raise RegistryError(
             f"{entry.name} version {entry.version} was not registered by this system: "
             "its esd.* tags are missing or damaged"
         ) from e
+
+
+def _files_in(tag: str) -> dict[str, str]:
+    """SHA-256 by name, as the tag lists them; raises ValueError where one is missing that every version has."""
+    files = json.loads(tag)
+    if not isinstance(files, dict) or not files.keys() >= set(FILES):
+        raise ValueError(f"not all of {FILES}")
+    return files

@@ -218,7 +218,12 @@ def search_versions(condition: str) -> Iterator[ModelVersion]:
 def download(uri: str, folder: Path) -> Path:
     """Fetch one artifact to `folder`."""
     from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
 
-    return Path(
-        download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=get_settings().mlflow_tracking_uri)
-    )
+    told = get_settings().mlflow_tracking_uri
+    try:
+        return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=told))
+    except (MlflowException, OSError):
+        raise
+    except Exception as e:  # each kind of artifact store raises what its own library does
+        raise RegistryError(f"{_without_password(uri)} cannot be read: {' '.join(str(e).split())[:200]}") from e

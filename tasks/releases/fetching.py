@@ -9,9 +9,9 @@ from esd_core.errors import InvalidInput, ReleaseError
 from tasks.approvals.approval_log import Decision, read_log
 from tasks.approvals.standing import Standing, State, current_release, standing_of
 from tasks.releases.layout import is_model_name, release_at
-from tasks.releases.pointer import read_pointer
+from tasks.releases.pointer import Pointer, read_pointer
 from tasks.releases.trust import Trust
-from tasks.releases.verifying import download_found, faults_of_content, faults_of_log, look
+from tasks.releases.verifying import comparable_base, download_found, faults_of_content, faults_of_log, look
 from tasks.s3.storage import Bucket, open_bucket, parse_uri
 from tasks.settings import get_settings
 
@@ -35,7 +35,7 @@ def fetch(reference: str, out: Path | None = None, trust: Trust | None = None, *
         raise ReleaseError(f"{model} version {version} is not fetched: {'; '.join(faults)}")
     folder = out or get_settings().releases_folder / digest.of_bytes(found.content)
     faults = download_found(found, found.manifest, folder, progress=progress)
-    faults = faults or faults_of_content(folder, found.manifest, None)
+    faults = faults or faults_of_content(folder, found.manifest, comparable_base(found.manifest, None))
     if faults:
         raise ReleaseError(f"{folder} does not hold {model} version {version}: {'; '.join(faults)}")
     return folder
@@ -65,7 +65,7 @@ def _current(bucket: Bucket, model: str) -> int:
         if withdrawn:
             _refuse_withdrawn(Standing((withdrawn,)))
         raise ReleaseError(f"{model} has no release: see `esd status`")
-    if current is None or (pointer.version, pointer.entry) != (current.version, current.entry):
+    if current is None or pointer != Pointer.of(current):
         raise ReleaseError(f"the pointer of {model} was moved without a record: see `esd audit`, or give MODEL@VERSION")
     return pointer.version
 

@@ -60,7 +60,7 @@ class Manifest(BaseModel):
 def read_manifest(content: bytes) -> tuple[Manifest | None, list[str]]:
     """The manifest, or None; and what is wrong with it."""
     if len(content) > MOST_BYTES:
-        return None, [f"{MANIFEST} is not a release manifest: {len(content)} bytes"]
+        return None, [f"{MANIFEST} is not a release manifest: more than {MOST_BYTES} bytes"]
     try:
         raw = json.loads(content, object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
         manifest = Manifest.model_validate_json(json.dumps(raw))
@@ -75,10 +75,10 @@ def read_manifest(content: bytes) -> tuple[Manifest | None, list[str]]:
 
 def faults_of_folder(folder: Path) -> list[str]:
     """Everything that is wrong with a downloaded release but its signature; empty when it is whole and unaltered."""
-    path = folder / MANIFEST
-    if path.is_symlink() or not path.is_file():
+    content = bytes_in(folder / MANIFEST, MOST_BYTES)
+    if content is None:
         return [f"{MANIFEST} is missing: this is not a finished release"]
-    manifest, faults = read_manifest(path.read_bytes()[: MOST_BYTES + 1])
+    manifest, faults = read_manifest(content)
     if manifest is None:
         return faults
     for name, expected in manifest.files.items():
@@ -88,6 +88,14 @@ def faults_of_folder(folder: Path) -> list[str]:
     alien = sorted(p.name for p in folder.iterdir() if p.name not in {MANIFEST, SIGNATURE, *manifest.files})
     faults += [f"{name} is a link, not a file" for name in links]
     return faults + [f"{name!r} is not in the manifest: remove it" for name in alien]
+
+
+def bytes_in(path: Path, most: int) -> bytes | None:
+    """A file's bytes, and one more than `most` of what has more; None for what is no file, or a link."""
+    if path.is_symlink() or not path.is_file():
+        return None
+    with path.open("rb") as f:
+        return f.read(most + 1)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -139,7 +147,7 @@ def _faults_of_approvals(manifest: Manifest) -> list[str]:
     fitting = all(entry.weights_digest == manifest.weights_digest for entry in approvals)
     entries = [entry.entry for entry in approvals]
     silent = [e for e in approvals if not e.gates_passed and not e.override]
-    missing = lacking(approvals, manifest.policy, manifest.weights_digest)
+    missing = lacking(approvals, manifest.policy, manifest.weights_digest, approvals[-1].registered_digest)
     checks = [
         (ours and entries == sorted(set(entries)), f"{MANIFEST} holds no approval of this version"),
         (fitting, f"{MANIFEST}: other weights were approved"),

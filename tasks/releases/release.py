@@ -15,9 +15,9 @@ from esd_core.errors import ApprovalError, ReleaseError
 from esd_core.evaluation.results import EvaluationReport
 from esd_core.faults import describe_faults
 from tasks.approvals.approval import required_policy
-from tasks.approvals.approval_log import read_log
+from tasks.approvals.approval_log import ApprovalRecord, read_log
 from tasks.approvals.lifecycle import operator, record_release
-from tasks.approvals.standing import Standing, State, standing_of, standings
+from tasks.approvals.standing import Standing, State, demanded, fits, standing_of, standings
 from tasks.drawing import EXAMPLE, MODEL
 from tasks.nights.jobs import JobFiles
 from tasks.records import registry
@@ -98,11 +98,23 @@ def _require_approval(version: RegisteredVersion, standing: Standing) -> None:
         raise ApprovalError(f"{name} was {last.decision.value} by {last.by} ({last.reason}): {remedy}")
     if last.weights_digest != version.weights_digest:
         raise ApprovalError(f"{name} was approved with other weights than the registry now names: approve it again")
-    missing = standing.lacks(required_policy(version), version.weights_digest)
-    if missing and standing.state is State.APPROVED:  # what is released was allowed by the policy of its day
+    if standing.state is not State.APPROVED:  # what is released was allowed by the policy of its day
+        return
+    policy = demanded(required_policy(version), _fitting(version, standing))
+    missing = standing.lacks(policy, version.weights_digest, version.registered_digest)
+    if missing:
+        raise ApprovalError(f"{name} is not approved under the policy {policy.value}: {missing}; {command}")
+
+
+def _fitting(version: RegisteredVersion, standing: Standing) -> tuple[ApprovalRecord, ...]:
+    """The approvals of exactly what is registered; raises ApprovalError when there is none."""
+    found = tuple(e for e in standing.approvals if fits(e, version.weights_digest, version.registered_digest))
+    if not found:
         raise ApprovalError(
-            f"{name} is not approved under the policy {required_policy(version).value}: {missing}; {command}"
+            f"{version.model} version {version.version} was approved with other files, figures or tags than the "
+            "registry now names: see `esd audit`, and approve it again if all is well"
         )
+    return found
 
 
 def _published(bucket: Bucket, version: RegisteredVersion) -> Release | None:
@@ -128,6 +140,11 @@ def _upload(bucket: Bucket, version: RegisteredVersion, standing: Standing, fold
     """Fetch, check and upload a version's files: the weights by their content, the manifest last."""
     manifest = _prepare(version, standing, folder)
     content, prefix = manifest.to_bytes(), release_folder(version.model, version.version)
+    if standing.released and standing.released.manifest_digest != digest.of_bytes(content):
+        raise ReleaseError(
+            f"{bucket.uri(prefix + MANIFEST)} is gone, and what would be made now is not what was released: bring it "
+            "back from the bucket's versions"
+        )
     (folder / MANIFEST).write_bytes(content)
     faults = faults_of_folder(folder)
     if faults:
@@ -161,8 +178,9 @@ def _prepare(version: RegisteredVersion, standing: Standing, folder: Path) -> Ma
     if digest.of_file(files[WEIGHTS]) != version.weights_digest:
         raise ReleaseError(f"the weights of {version.model} version {version.version} are not those that were approved")
     report = _report(files[registry.EVALUATION])
+    approvals = _fitting(version, standing)
     files[CARD], files[CONFIG] = folder / CARD, folder / CONFIG
-    digest.write_text(files[CARD], model_card(version.model, version.version, version.job, report, standing.approvals))
+    digest.write_text(files[CARD], model_card(version.model, version.version, version.job, report, approvals))
     digest.write_text(files[CONFIG], loading_config(version.job, version.weights_digest, shapes_in(files[WEIGHTS])))
     return Manifest(
         model=version.model,
@@ -171,8 +189,8 @@ def _prepare(version: RegisteredVersion, standing: Standing, folder: Path) -> Ma
         job_digest=version.job_digest,
         weights_digest=version.weights_digest,
         evaluation={name: value for name, value in report.metrics.items() if math.isfinite(value)},
-        policy=required_policy(version),
-        approvals=tuple(e for e in standing.approvals if e.weights_digest == version.weights_digest),
+        policy=demanded(required_policy(version), approvals),
+        approvals=approvals,
         files={name: _released_file(version, name, path) for name, path in files.items()},
     )
 

@@ -30,6 +30,9 @@ def make_key(path: Path, password: str | None = None) -> Path:
     from cryptography.hazmat.primitives.asymmetric import ec
 
     public = path.with_name(path.name + PUBLIC_SUFFIX)
+    there = next((half for half in (path, public) if half.exists() or half.is_symlink()), None)
+    if there:
+        raise InvalidInput(f"{there} exists: keys are not overwritten; choose another name")
     key = ec.generate_private_key(ec.SECP256R1())
     form = serialization.BestAvailableEncryption(password.encode()) if password else serialization.NoEncryption()
     pem = serialization.Encoding.PEM
@@ -40,11 +43,11 @@ def make_key(path: Path, password: str | None = None) -> Path:
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    except FileExistsError as e:
-        raise InvalidInput(f"{path} exists: keys are not overwritten; choose another name") from e
+    except OSError as e:
+        raise InvalidInput(f"no key can be written to {path}: {e.strerror}; choose another name") from e
     with os.fdopen(handle, "wb") as f:
         f.write(content)
 

@@ -72,7 +72,7 @@ def faults_of_signature(manifest: bytes, signature: bytes | None, trust: Trust, 
         told = f"{SIGNATURE} cannot be checked without a key: add --key PUB, or set ESD_VERIFYING_KEY"
         return [told] if required else []
     if len(signature) > MOST_BYTES:
-        return [f"{SIGNATURE} is no signature: {len(signature)} bytes"]
+        return [f"{SIGNATURE} is no signature: more than {MOST_BYTES} bytes"]
     other = _faults_of_kind(signature, trust)
     return other or _checked(manifest, signature, trust) or _faults_of_identity(signature, trust)
 

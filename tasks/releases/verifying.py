@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from esd_core import digest
-from esd_core.base_model import resolve_base
+from esd_core.base_model import ResolvedBase, resolve_base
 from esd_core.concepts import MINIATURE
 from esd_core.errors import InvalidInput, ReleaseError
 from tasks.approvals.approval_log import ApprovalRecord, read_log
 from tasks.approvals.standing import Standing, State, standing_of
 from tasks.releases.layout import MANIFEST, SIGNATURE, WEIGHTS, release_at, release_folder
-from tasks.releases.manifest import Manifest, ReleasedFile, faults_of_folder, read_manifest
+from tasks.releases.manifest import MOST_BYTES, Manifest, ReleasedFile, bytes_in, faults_of_folder, read_manifest
+from tasks.releases.trust import MOST_BYTES as MOST_OF_SIGNATURE
 from tasks.releases.trust import Trust, faults_of_signature, names_in_certificate
 from tasks.releases.weights_check import faults_against_base
 from tasks.s3.download import download
@@ -34,7 +35,8 @@ class Verified:
     """What was found. faults: empty when nothing is wrong. standing: in the approval log; None for a folder on disk.
 
     manifest: None where it cannot be read. manifest_digest: SHA-256 of manifest.json, which names all else.
-    signer: who signed it, where that was checked.
+    signer: who signed it, where that was checked. base: whose tensors' names and shapes the weights were compared with;
+    None: with nobody's.
     """
 
     faults: list[str]
@@ -43,6 +45,7 @@ class Verified:
     signed: Signed = Signed.NOT
     signer: str = ""
     standing: Standing | None = None
+    base: str | None = None
 
     @property
     def vouched_for(self) -> bool:
@@ -95,40 +98,37 @@ def _in_s3(found: Found, trust: Trust, base: str | None) -> Verified:
     faults = found.faults + faults_of_log(found, log)
     with tempfile.TemporaryDirectory(prefix="esd-verify-") as folder_name:
         missing = download_found(found, found.manifest, Path(folder_name))
-        rest = faults_of_content(Path(folder_name), found.manifest, base)
+        compared = comparable_base(found.manifest, base)
+        rest = faults_of_content(Path(folder_name), found.manifest, compared)
     told = {fault.partition(" ")[0] for fault in faults + missing}
     faults += missing + [fault for fault in rest if fault.partition(" ")[0] not in told]
     standing = standing_of(log, found.model, found.version)
-    return _verified(faults, found.manifest, found.content, found.signature, trust, standing)
+    release = _verified(faults, found.manifest, found.content, found.signature, trust)
+    return replace(release, standing=standing, base=compared.id if compared else None)
 
 
 def _on_disk(folder: Path, trust: Trust, base: str | None) -> Verified:
     faults = faults_of_folder(folder)
-    path, signed = folder / MANIFEST, folder / SIGNATURE
-    if path.is_symlink() or not path.is_file():
+    content = bytes_in(folder / MANIFEST, MOST_BYTES)
+    if content is None:
         return Verified(faults)
-    content = path.read_bytes()
-    signature = signed.read_bytes() if signed.is_file() and not signed.is_symlink() else None
+    signature = bytes_in(folder / SIGNATURE, MOST_OF_SIGNATURE)
     faults = faults + faults_of_signature(content, signature, trust, required=_required())
     manifest, _ = read_manifest(content)
-    if manifest and not faults:
-        faults = _faults_of_base(folder, manifest, base)
-    return _verified(faults, manifest, content, signature, trust)
+    compared = comparable_base(manifest, base) if manifest and not faults else None
+    if manifest and compared:
+        faults = faults_of_base(folder, manifest, compared)
+    return replace(_verified(faults, manifest, content, signature, trust), base=compared.id if compared else None)
 
 
 def _verified(
-    faults: list[str],
-    manifest: Manifest | None,
-    content: bytes,
-    signature: bytes | None,
-    trust: Trust,
-    standing: Standing | None = None,
+    faults: list[str], manifest: Manifest | None, content: bytes, signature: bytes | None, trust: Trust
 ) -> Verified:
     signed = Signed.NOT if signature is None else Signed.UNCHECKED if trust.anybody else Signed.GOOD
     signer = trust.name
     if signature and trust.roots and not faults:
         signer = f"{', '.join(names_in_certificate(signature))} under {signer}"
-    return Verified(faults, manifest, digest.of_bytes(content), signed, signer, standing)
+    return Verified(faults, manifest, digest.of_bytes(content), signed, signer)
 
 
 def _required() -> bool:
@@ -138,7 +138,10 @@ def _required() -> bool:
 def look(bucket: Bucket, model: str, version: int, trust: Trust) -> Found:
     """A release's manifest and signature, checked; sizes and names of its objects, before any of them is read."""
     prefix = release_folder(model, version)
-    content = bucket.get(prefix + MANIFEST)
+    try:
+        content, signature = bucket.get(prefix + MANIFEST), bucket.get(prefix + SIGNATURE)
+    except ReleaseError as e:
+        return Found(bucket, model, version, None, b"", None, [str(e)])
     if content is None:
         return Found(
             bucket, model, version, None, b"", None, [f"{MANIFEST} is missing: this is not a finished release"]
@@ -146,7 +149,6 @@ def look(bucket: Bucket, model: str, version: int, trust: Trust) -> Found:
     manifest, faults = read_manifest(content)
     if manifest is None or faults:
         return Found(bucket, model, version, None, content, None, faults)
-    signature = bucket.get(prefix + SIGNATURE)
     faults = faults_of_signature(content, signature, trust, required=_required())
     if (manifest.model, manifest.version) != (model, version):
         faults.append(f"{MANIFEST} is that of {manifest.model} version {manifest.version}, which belongs elsewhere")
@@ -198,19 +200,24 @@ def _download_file(bucket: Bucket, path: Path, file: ReleasedFile, progress: boo
     download(bucket, file.key, path, size=file.size, sha256=file.sha256, progress=progress)
 
 
-def faults_of_content(folder: Path, manifest: Manifest, base: str | None) -> list[str]:
-    return faults_of_folder(folder) or _faults_of_base(folder, manifest, base)
+def faults_of_content(folder: Path, manifest: Manifest, base: ResolvedBase | None) -> list[str]:
+    return faults_of_folder(folder) or (faults_of_base(folder, manifest, base) if base else [])
 
 
-def _faults_of_base(folder: Path, manifest: Manifest, base: str | None) -> list[str]:
-    """Whether the weights' tensors are the base model's, where that is at hand or was given."""
-    if base is None and manifest.job.base != MINIATURE:
-        return []
-    resolved = resolve_base(base or MINIATURE)
-    if resolved.digest != manifest.job.base_digest:
-        told = f"{base} has digest {resolved.digest[:12]}, but the weights edit {manifest.job.base_digest[:12]}"
-        return [f"{WEIGHTS} belongs to another base model: {told}"] if base else []
-    return [f"{WEIGHTS}: {fault}" for fault in faults_against_base(folder / WEIGHTS, resolved)]
+def comparable_base(manifest: Manifest, base: str | None) -> ResolvedBase | None:
+    """The base model to compare the weights' tensors with: the one given, or the bundled one if they edit that."""
+    if base is not None:
+        return resolve_base(base)
+    bundled = resolve_base(MINIATURE) if manifest.job.base == MINIATURE else None
+    return bundled if bundled and bundled.digest == manifest.job.base_digest else None
+
+
+def faults_of_base(folder: Path, manifest: Manifest, base: ResolvedBase) -> list[str]:
+    """Whether the weights' tensors have names and shapes of this base model, which must be the one that they edit."""
+    if base.digest != manifest.job.base_digest:
+        told = f"{base.id} has digest {base.digest[:12]}, but the weights edit {manifest.job.base_digest[:12]}"
+        return [f"{WEIGHTS} belongs to another base model: {told}"]
+    return [f"{WEIGHTS}: {fault}" for fault in faults_against_base(folder / WEIGHTS, base)]
 
 
 def faults_of_log(found: Found, log: Sequence[ApprovalRecord]) -> list[str]:

@@ -12,6 +12,7 @@ from esd_core.errors import ReleaseError, ServiceUnavailable
 from tasks.s3.parts import Part, bar, parts_of, side_by_side
 from tasks.s3.storage import ABSENT, Bucket, code_of
 
+UNREADABLE = ("AccessDenied", "InvalidObjectState", "KMS.DisabledException")  # of this object: key, archive
 CHUNK = 1 << 18  # bytes read at once of what arrives; larger ones are mapped anew each time, which takes thrice as long
 
 
@@ -64,6 +65,8 @@ def _receive(bucket: Bucket, key: str, part: Part, size: int, file: int) -> None
     except ClientError as e:
         if code_of(e) in ABSENT:
             raise ReleaseError(f"{name} is missing") from e
+        if code_of(e) in UNREADABLE:
+            raise ReleaseError(f"{name} cannot be read ({code_of(e)})") from e
         if code_of(e) == "InvalidRange":
             raise ReleaseError(f"{name} is truncated: expected {size} bytes") from e
         raise

@@ -1,7 +1,6 @@
 """S3: objects with checked SHA-256, conditional writes, and errors that say what to do.
 
-Credentials come from the default AWS chain. Only the embedded server, which checks none, is given made-up ones. What
-is large goes by tasks/s3/upload.py and tasks/s3/download.py.
+What is large goes by tasks/s3/upload.py and tasks/s3/download.py.
 """
 
 from __future__ import annotations
@@ -10,12 +9,12 @@ import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from esd_core import digest
-from esd_core.errors import InvalidInput, ServiceUnavailable
+from esd_core.errors import InvalidInput, ReleaseError, ServiceUnavailable
+from tasks.s3.connection import connect, server_address
 from tasks.s3.object_rules import Rules
 from tasks.settings import EMBEDDED, Settings, get_settings
 
@@ -27,7 +26,7 @@ TAKEN = ("412", "PreconditionFailed", "409", "ConditionalRequestConflict")
 _MAY_PASS = ("BadDigest", "SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "500", "502", "503")
 JSON = "application/json"
 BINARY = "application/octet-stream"
-CONNECTIONS = 16  # at most, for parts and for the entries of the approval log
+MOST_BYTES = 32 << 20  # of what is read whole: manifests, signatures, pointers, entries of the log, lists
 
 
 class Listed(NamedTuple):
@@ -111,12 +110,18 @@ class Bucket:
         return found.content if found else None
 
     def fetch(self, key: str) -> Fetched | None:
-        """An object's bytes and ETag, or None when there is none."""
+        """An object's bytes and ETag, or None when there is none.
+
+        Raises ReleaseError for what is too large to be read whole: it is none of ours, and is not read.
+        """
         from botocore.exceptions import ClientError
 
         with self.errors():
             try:
                 answer = self.client.get_object(Bucket=self.name, Key=key)
+                if answer["ContentLength"] > MOST_BYTES:
+                    answer["Body"].close()
+                    raise ReleaseError(f"{self.uri(key)} is none of ours: {answer['ContentLength']} bytes")
                 return Fetched(answer["Body"].read(), answer["ETag"])
             except ClientError as e:
                 if code_of(e) in ABSENT:
@@ -182,60 +187,9 @@ def open_bucket(name: str | None = None, settings: Settings | None = None) -> Bu
     """The release bucket of the settings, or another bucket on the same server. Asks the server nothing yet."""
     settings = settings or get_settings()
     address = server_address(settings)
-    client = _client(address, settings.s3_region, settings.s3_endpoint_url == EMBEDDED, settings.service_timeout)
+    client = connect(address, settings.s3_region, settings.s3_endpoint_url == EMBEDDED, settings.service_timeout)
     server = address or f"AWS ({settings.s3_region})"
     return Bucket(name or settings.s3_bucket, server, client, Rules.of(settings), settings.s3_part_mib << 20)
-
-
-def server_address(settings: Settings) -> str | None:
-    """Address of the S3 server; None is AWS itself. The embedded one is found through the home it serves."""
-    if settings.s3_endpoint_url != EMBEDDED:
-        return settings.s3_endpoint_url
-    try:
-        return settings.s3_address_file.read_text(encoding="utf-8").strip()
-    except OSError as e:
-        raise ServiceUnavailable(
-            f"the embedded S3 server of {settings.home} is not running: start it with `make up`, "
-            "or set ESD_S3_ENDPOINT_URL to a server of your own"
-        ) from e
-
-
-@lru_cache(maxsize=8)
-def _client(address: str | None, region: str, embedded: bool, timeout: float) -> S3Client:
-    import boto3
-    from botocore.config import Config
-
-    config = Config(
-        connect_timeout=timeout,
-        read_timeout=max(60.0, timeout),
-        retries={"total_max_attempts": 3, "mode": "standard"},
-        max_pool_connections=CONNECTIONS,
-        s3={"addressing_style": "path"} if address else None,
-        proxies={} if embedded else None,  # a proxy cannot reach this machine's loopback address
-    )
-    made_up = EMBEDDED if embedded else None  # None: the default chain
-    client: S3Client = boto3.session.Session().client(
-        "s3",
-        endpoint_url=address,
-        region_name=region,
-        aws_access_key_id=made_up,
-        aws_secret_access_key=made_up,
-        config=config,
-    )
-    for operation in ("PutObject", "UploadPart"):
-        client.meta.events.register(f"before-sign.s3.{operation}", _sign_the_checksum_only)
-    return client
-
-
-def _sign_the_checksum_only(request: Any, **_: Any) -> None:
-    """What is sent names its SHA-256 in a signed header, so its bytes are not hashed again to be signed.
-
-    Over https botocore leaves it so by itself.
-    """
-    from botocore.config import Config
-
-    context = request.context
-    context["client_config"] = context["client_config"].merge(Config(s3={"payload_signing_enabled": False}))
 
 
 def parse_uri(uri: str) -> tuple[str, str]:

@@ -12,17 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from esd_core.backbones.loading import load_pipeline
-from esd_core.base_folder import numbers_in, read_config
 from esd_core.base_model import resolve_base
 from esd_core.errors import BaseModelError
-from tests.hostile.refusals import refused_in_one_line
 
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 RAN = "ran"
 CODE = f"""
 import pathlib
@@ -228,33 +223,3 @@ def test_the_base_that_is_spoiled_above_is_good(tiny_base: Path, tmp_path: Path)
         shutil.move(file, blobs / str(number_of))
         file.symlink_to(os.path.relpath(blobs / str(number_of), file.parent))
     load_pipeline(resolve_base(str(snapshot)), "cpu")
-
-
-@QUICK
-@given(content=st.binary(max_size=200), length=st.integers(0, 2**64 - 1) | st.integers(0, 300))
-def test_no_bytes_make_looking_at_a_base_fail(tmp_path: Path, content: bytes, length: int) -> None:
-    file = tmp_path / "file"
-    file.write_bytes(struct.pack("<Q", length) + content)
-    for read in (numbers_in, read_config):
-        with pytest.raises(BaseModelError) as refusal:
-            read(file)
-        assert "\n" not in str(refusal.value)
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
-    max_leaves=8,
-)
-
-
-@QUICK
-@given(field=st.sampled_from(["_class_name", "unet", "text_encoder", "scheduler"]), value=JSON)
-def test_no_index_makes_resolving_a_base_fail(tiny_base: Path, tmp_path: Path, field: str, value: object) -> None:
-    folder = tmp_path / "base"
-    if not folder.exists():
-        shutil.copytree(tiny_base, folder)
-    index = {**json.loads((tiny_base / "model_index.json").read_text()), field: value}
-    (folder / "model_index.json").write_text(json.dumps(index))
-    with refused_in_one_line():
-        resolve_base(str(folder))

@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from esd_core.concepts import slug_of
@@ -14,9 +14,7 @@ from esd_core.errors import EsdError, InvalidInput
 from esd_core.evaluation.suite import load_suite
 from esd_core.list_file import load_concept_list
 from tasks.releases.layout import is_plain_name
-from tests.hostile.refusals import refused_in_one_line
-
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+from tests.hostile.refusals import QUICK, refused_in_one_line
 
 
 def rows(*written: str) -> str:

@@ -6,16 +6,15 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from esd_core.cases import read_cases
 from esd_core.errors import InvalidInput
 from esd_core.evaluation.suite import load_suite
 from esd_core.studies.prompt_file import read_prompt_sets
-from tests.hostile.refusals import refused_in_one_line
+from tests.hostile.refusals import QUICK, refused_in_one_line
 
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 HEADER = "case_number,prompt,evaluation_seed"
 
 BAD_FILES: dict[str, tuple[str | bytes, str]] = {

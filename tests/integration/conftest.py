@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
+import boto3
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -24,8 +25,10 @@ from esd_core.tuning import Check, Tuned
 from infra.local_stack import embedded_s3
 from infra.processes import free_port, locked, start, stop, wait_until_healthy
 from infra.servers import mlflow_server
-from tasks.records import registry
+from tasks.approvals import approval
+from tasks.records import registering
 from tasks.records.registry import RegisteredVersion
+from tasks.releases.release import publish
 from tasks.s3.storage import Bucket, open_bucket
 from tasks.settings import Settings, get_settings
 
@@ -47,7 +50,7 @@ class Made:
     files: dict[str, Path]
 
     def register(self) -> RegisteredVersion:
-        return registry.register_version(self.job, self.outcome, self.report, self.verdict, self.files)
+        return registering.register_version(self.job, self.outcome, self.report, self.verdict, self.files)
 
 
 @pytest.fixture(scope="session")
@@ -171,6 +174,27 @@ def make(tmp_path: Path) -> Callable[..., Made]:
         return Made(job, cast("ErasureOutcome", outcome), report, judge(report, Gates(sequential=False)), files)
 
     return make_job
+
+
+@pytest.fixture
+def approved(bucket: Bucket, make: Callable[..., Made]) -> RegisteredVersion:
+    assert list(bucket.listing()) == []
+    version = make().register()
+    approval.approve(version.model, version.version, "Ada Lovelace", "looked at the grid")
+    return version
+
+
+@pytest.fixture
+def downloaded(approved: RegisteredVersion, settings: Settings, tmp_path: Path) -> Path:
+    """A release fetched with the AWS SDK alone."""
+    publish(approved.model, 1)
+    folder, prefix = tmp_path / "downloaded", f"releases/{approved.model}/1/"
+    folder.mkdir()
+    s3 = boto3.client("s3", endpoint_url=settings.s3_endpoint_url, region_name="us-east-1")
+    s3.download_file(settings.s3_bucket, f"{prefix}manifest.json", str(folder / "manifest.json"))
+    for name, file in json.loads((folder / "manifest.json").read_text())["files"].items():
+        s3.download_file(settings.s3_bucket, file["key"], str(folder / name))
+    return folder
 
 
 def _report(job: ErasureJob, weights_digest: str, after: int) -> EvaluationReport:

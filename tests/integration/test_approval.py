@@ -190,9 +190,10 @@ def test_the_house_may_ask_for_more_than_the_list(
     publish(version.model, 1)
 
 
-def test_nobody_takes_the_policys_name(version: RegisteredVersion) -> None:
+@pytest.mark.parametrize("name", ["policy gates", "Policy gates", " POLICY  gates"])
+def test_nobody_takes_the_policys_name(version: RegisteredVersion, name: str) -> None:
     with pytest.raises(ApprovalError, match="an approval must say who decides"):
-        approval.approve(version.model, 1, "policy gates", "fine")
+        approval.approve(version.model, 1, name, "fine")
 
 
 def test_what_is_released_is_not_decided_again(version: RegisteredVersion) -> None:

@@ -15,11 +15,10 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from esd_core import digest
-from esd_core.concepts import ConceptEntry, ConceptKind, Erasure, ErasureJob
 from esd_core.errors import RegistryError, ServiceUnavailable
 from infra.processes import free_port
 from tasks.records import registry, runs, tracking
-from tasks.records.registry import RegisteredVersion, model_name
+from tasks.records.registry import RegisteredVersion
 from tasks.settings import Settings
 from tests.integration.conftest import Made
 
@@ -233,35 +232,6 @@ def test_over_http(
     assert set(registry.download_artifacts(version, tmp_path / "files")) == {*made.files, *ADDED}
     with pytest.raises(RegistryError, match="has no version 9"):
         registry.get_version(version.model, 9)
-
-
-COMMIT = "133a221b8aa7292a167afc5127cb63fb5005638b"
-
-
-def erasure_of(name: str, erase_from: str | None = None) -> Erasure:
-    return ConceptEntry(name=name, kind=ConceptKind.GLOBAL, erase_from=erase_from).erasure
-
-
-def named(base: str, *erasures: Erasure) -> str:
-    return model_name(ErasureJob(base=base, base_digest="b" * 64, erasures=erasures))
-
-
-def test_model_names_say_base_and_concept() -> None:
-    assert named("miniature", erasure_of("Van Gogh")) == "esd-miniature-van-gogh"
-    hub = f"CompVis/stable-diffusion-v1-4@{COMMIT}"
-    assert named(hub, erasure_of("nudity")) == "esd-stable-diffusion-v1-4-133a221-nudity"
-    assert named("miniature", erasure_of("red", erase_from="car")) == "esd-miniature-red-from-car"
-
-
-def test_joint_models_are_named_after_all_their_concepts() -> None:
-    first = named("miniature", erasure_of("Van Gogh"), erasure_of("sun"))
-    assert first.startswith("esd-miniature-joint-van-gogh-sun-")
-    assert first != named("miniature", erasure_of("Van Gogh"), erasure_of("Sun"))
-    assert first != named("miniature", erasure_of("Van Gogh sun"))
-
-
-def test_folders_of_one_name_are_different_bases() -> None:
-    assert len({named(b, erasure_of("sun")) for b in ("/a/model", "/b/model", "miniature", "/c/miniature")}) == 4
 
 
 def test_a_joint_job_of_many_concepts_is_registered(make: Callable[..., Made]) -> None:

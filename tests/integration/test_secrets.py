@@ -15,7 +15,7 @@ import pytest
 from flows.cli import main
 from tasks.approvals import lifecycle
 from tasks.releases.signing import make_key
-from tasks.s3 import storage
+from tasks.s3 import connection
 from tasks.s3.storage import Bucket, open_bucket
 from tasks.settings import Settings
 from tests.integration.conftest import Made
@@ -39,7 +39,7 @@ def test_no_secret_is_written_or_said(
         monkeypatch.setenv(name, value)
     key, public = tmp_path / "keys" / "team.pem", tmp_path / "keys" / "team.pem.pub"
     fresh_settings(signing="required", signing_password=PASSWORD, signing_key=str(key), verifying_key=str(public))
-    storage._client.cache_clear()  # one with the marked secrets
+    connection.connect.cache_clear()  # one with the marked secrets
     caplog.set_level(logging.INFO)
     model = make().register().model
     uri = open_bucket().uri(f"releases/{model}/1")
@@ -56,7 +56,7 @@ def test_no_secret_is_written_or_said(
     ]
     assert [main(list(command)) for command in commands] == [0, 0, 0, 0, 0, 0, 0, 2, 2]
     lifecycle.withdraw(model, 1, "Grace", "to see that, too")
-    storage._client.cache_clear()
+    connection.connect.cache_clear()
     private = key.read_bytes()
     marks = [value.encode() for value in (*SECRETS.values(), PASSWORD)] + [private.splitlines()[1]]
     captured = capfd.readouterr()
