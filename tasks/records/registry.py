@@ -177,6 +177,17 @@ def search(condition: str) -> list[RegisteredVersion]:
 
 
 def registered_in(entry: ModelVersion) -> RegisteredVersion:
+    """A version as its tags tell it; raises RegistryError where they cannot be read or belong to another model."""
+    version = _read(entry)
+    if version.model != model_name(version.job):
+        raise RegistryError(
+            f"{version.model} version {version.version} holds the job of {model_name(version.job)}: its tags were "
+            "edited by hand, or it was put there by somebody else"
+        )
+    return version
+
+
+def _read(entry: ModelVersion) -> RegisteredVersion:
     tags = entry.tags
     page = f"{tracking.address().rstrip('/')}/#/models/{entry.name}/versions/{entry.version}"
     try:

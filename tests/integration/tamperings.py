@@ -19,6 +19,7 @@ from tests.integration.conftest import read_json
 
 MODEL = "esd-miniature-sun"
 RELEASE = f"releases/{MODEL}/2/"
+POINTER = f"releases/{MODEL}/latest.json"
 
 
 def _version(number: int) -> RegisteredVersion:
@@ -96,12 +97,20 @@ def _artifact_as_folder(_bucket: Bucket) -> None:
     (path / "inside").mkdir(parents=True)
 
 
+def _copied(number: int, model: str, artifacts: str) -> None:
+    """A version with all tags of one of ours."""
+    tags, page = mirror.page_of(_version(number))
+    tracking.client().create_model_version(model, artifacts, tags=tags, description=page)
+
+
 def _planted_version(_bucket: Bucket) -> None:
-    """A version with all our tags, whose files nobody serves."""
-    tags, page = mirror.page_of(_version(5))
-    tags = {name: value for name, value in tags.items() if name.startswith("esd.")}
-    nowhere = f"http://127.0.0.1:{free_port()}/files"
-    tracking.client().create_model_version(MODEL, nowhere, tags=tags, description=page)
+    """One whose files nobody serves."""
+    _copied(5, MODEL, f"http://127.0.0.1:{free_port()}/files")
+
+
+def _misplaced_version(_bucket: Bucket) -> None:
+    tracking.client().create_registered_model("esd-miniature-moon")
+    _copied(5, "esd-miniature-moon", _version(5).artifacts)
 
 
 def _edited_page(_bucket: Bucket) -> None:
@@ -109,15 +118,8 @@ def _edited_page(_bucket: Bucket) -> None:
     mirror.describe(_version(4), page.replace("towers lost", "all is well"))
 
 
-def _edited_pointer(bucket: Bucket) -> None:
-    key = f"releases/{MODEL}/latest.json"
-    bucket.put(key, (bucket.get(key) or b"").replace(b'"version": 2', b'"version": 1'))
-
-
-def _redirected_pointer(bucket: Bucket) -> None:
-    """The right version, and the folder of another: what a consumer with boto3 alone follows."""
-    key = f"releases/{MODEL}/latest.json"
-    bucket.put(key, (bucket.get(key) or b"").replace(RELEASE.encode(), RELEASE.replace("/2/", "/1/").encode()))
+def _edited(key: str, old: str, new: str) -> Callable[[Bucket], object]:
+    return lambda b: b.put(key, (b.get(key) or b"").replace(old.encode(), new.encode()))
 
 
 def _edited_figures(_bucket: Bucket) -> None:
@@ -126,13 +128,8 @@ def _edited_figures(_bucket: Bucket) -> None:
     mirror.describe(_version(5), page.replace("95.0%", "99.9%"))
 
 
-def _edited_log(bucket: Bucket) -> None:
-    key = "approvals/000004.json"
-    bucket.put(key, (bucket.get(key) or b"").replace(b"towers lost", b"towers kept"))
-
-
 def _lost(bucket: Bucket) -> None:
-    bucket.client.delete_object(Bucket=bucket.name, Key=f"releases/{MODEL}/latest.json")
+    bucket.client.delete_object(Bucket=bucket.name, Key=POINTER)
 
 
 TAMPERINGS: dict[str, tuple[Callable[[Bucket], object], str]] = {
@@ -162,7 +159,10 @@ TAMPERINGS: dict[str, tuple[Callable[[Bucket], object], str]] = {
     "alias released": (_alias("released", 1), "alias released names 1, it should name 2: moved without a record"),
     "alias approved": (_alias("approved", 4), "alias approved names 4, it should name 3: moved without a record"),
     "alias candidate": (_alias("candidate", 1), "alias candidate names 1, it should name 5"),
-    "pointer": (_edited_pointer, "latest.json names version 1, the approval log version 2: moved without a record"),
+    "pointer": (
+        _edited(POINTER, '"version": 2', '"version": 1'),
+        "latest.json names version 1, the approval log version 2: moved without a record",
+    ),
     "pointer lost": (_lost, "latest.json names nothing, the approval log version 2"),
     "tag of the job, nested without end": (_tag(5, "esd.files", "[" * 4000), "5 was not registered by this system"),
     "tag of the files, without weights": (
@@ -183,11 +183,15 @@ TAMPERINGS: dict[str, tuple[Callable[[Bucket], object], str]] = {
     ),
     "figures on the page": (_edited_figures, "5: its page does not say what was registered: edited by hand"),
     "pointer to another folder": (
-        _redirected_pointer,
+        _edited(POINTER, RELEASE, RELEASE.replace("/2/", "/1/")),  # what a consumer with boto3 alone follows
         "latest.json names the right version, but another release than the approval log: edited by hand",
     ),
     "artifact that is a folder": (_artifact_as_folder, "5: artifact grid.png: grid.png of .* was altered"),
     "version of somebody else's server": (_planted_version, "6: artifact report.html: MLflow at .* does not answer"),
+    "version under another model's name": (
+        _misplaced_version,
+        f"esd-miniature-moon 1: esd-miniature-moon version 1 holds the job of {MODEL}: its tags were edited by hand",
+    ),
     "weights of nobody": (
         lambda b: b.put("weights/abc.safetensors", b"x"),
         "^in S3: 'weights/abc.safetensors' is of no version that the approval log knows$",
@@ -238,5 +242,8 @@ TAMPERINGS: dict[str, tuple[Callable[[Bucket], object], str]] = {
         lambda b: _appended(b, 5, Decision.APPROVED, gates_passed=False),
         "5: entry 8 .*: approved against its gates without an override",
     ),
-    "entry changed": (_edited_log, "approval log .* is broken before approvals/000005.json: an entry was altered"),
+    "entry changed": (
+        _edited("approvals/000004.json", "towers lost", "towers kept"),
+        "approval log .* is broken before approvals/000005.json: an entry was altered",
+    ),
 }

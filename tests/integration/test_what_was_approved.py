@@ -12,7 +12,7 @@ from esd_core import digest
 from esd_core.concept_list import ApprovalPolicy
 from esd_core.errors import ApprovalError, RegistryError, ReleaseError
 from tasks.approvals import approval
-from tasks.records import registry
+from tasks.records import registry, tracking
 from tasks.records.registry import RegisteredVersion
 from tasks.releases.fetching import fetch
 from tasks.releases.layout import pointer_key
@@ -100,3 +100,17 @@ def test_a_pointer_to_another_folder_is_not_followed(
     bucket.put(key, (bucket.get(key) or b"").replace(f"releases/{MODEL}/1/".encode(), b"releases/evil/1/"))
     with pytest.raises(ReleaseError, match=r"the pointer of .* was moved without a record"):
         fetch(MODEL, tmp_path / "out")
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_version_under_another_models_name_is_not_approved(make: Make) -> None:
+    """Else a policy would let the weights of one concept be released as those of another."""
+    made = make()
+    version = made.register()
+    client = tracking.client()
+    tags = client.get_model_version(MODEL, "1").tags
+    client.create_registered_model("esd-miniature-moon")
+    client.create_model_version("esd-miniature-moon", version.artifacts, tags=tags)
+    with pytest.raises(RegistryError, match=f"holds the job of {MODEL}"):
+        approval.approve("esd-miniature-moon", 1, "Ada", "fine")
+    assert registry.find_version(made.job.digest) == version
