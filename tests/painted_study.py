@@ -9,15 +9,18 @@ import random
 from pathlib import Path
 
 import yaml
+from fastapi.testclient import TestClient
 from PIL import Image, PngImagePlugin
 
 from esd_core.miniature.painting import paint
 from esd_core.miniature.world import PLAIN, sample_scene
+from infra.human_study.study import Study
 
 ERASED, OTHER = "Van Gogh", "Monet"
 SIMILAR = {ERASED: "Klimt", OTHER: "Seurat"}
 REFERENCES = 5
 WORKS, SIMILAR_WORKS, DRAWN = 6, 2, 2  # images for each artist
+TRIALS = 2 * (WORKS + SIMILAR_WORKS + 2 * DRAWN)
 SECRET = "drawn by ESD-x"  # a comment in the files, as image tools leave them
 
 
@@ -55,3 +58,12 @@ def write_study(folder: Path, **fields: object) -> Path:
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump(definition))
     return path
+
+
+def answer_all(page: TestClient, participant: str, ratings: dict[str, int], study: Study) -> None:
+    """Rate every image of each method as `ratings` says."""
+    methods = {trial.number: trial.method for trial in study.trials}
+    for trial in page.post("/participants", json={"participant": participant}).json()["trials"]:
+        rating = ratings[methods[trial["number"]]]
+        sent = {"participant": participant, "trial": trial["number"], "rating": rating, "seconds": 1.5}
+        assert page.post("/answers", json=sent).status_code == 201

@@ -30,7 +30,8 @@ def erased_decisions(report: EvaluationReport, gates: Gates) -> dict[str, Decisi
         if limit >= 1:
             return Decision.PASSED
         if not gates.sequential:
-            return _fixed(probe.remaining, limit)
+            shown = probe.hits_before or probe.hits_after
+            return _fixed(probe.remaining, limit) if shown else Decision.UNDECIDED
         return _tested(probe.pairs, report, gates, share_above, limit)
 
     return {probe.probe: decision(probe) for probe in report.erased}

@@ -66,6 +66,7 @@ class Subject:
             base_licence=self.base_licence,
             weights_digest=self.weights_digest,
             suite_digest=self.suite.digest,
+            suite=self.suite.ref or None,
             images_per_probe=self.images_per_probe,
             sampling=Sampling(**{name: getattr(self.suite, name) for name in Sampling.model_fields}),
             erased=results(True),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from esd_core.evaluation.suite import Suite
 
 COHERENT = "coherent_at_least"  # the one gate whose limit is a least
+NEVER_SHOWN = "the base never shows it either: give the probe prompts that it answers with it, or another label; "
 NARROWEST = 0.01  # half of a zone's width, at least: a limit of 0 is not tested in endless images
 
 
@@ -78,9 +79,12 @@ class GateResult(BaseModel):
 
 
 class Verdict(BaseModel):
+    """What each gate says, and what was asked of them."""
+
     model_config = ConfigDict(frozen=True)
 
     gates: tuple[GateResult, ...]
+    asked: Gates = Gates()
 
     @property
     def passed(self) -> bool:
@@ -94,7 +98,7 @@ class Verdict(BaseModel):
 def judge(report: EvaluationReport, gates: Gates) -> Verdict:
     """Apply the gates: those of the erased concept to the worst of its probes, the other to the mean of the rest."""
     coherent = (_coherent(report, gates),) if gates.coherent_at_least else ()
-    return Verdict(gates=(_erased(report, gates), _others(report, gates), *coherent))
+    return Verdict(gates=(_erased(report, gates), _others(report, gates), *coherent), asked=gates)
 
 
 def undecided_probes(report: EvaluationReport, gates: Gates) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -129,6 +133,7 @@ def _erased(report: EvaluationReport, gates: Gates) -> GateResult:
         images=sum(probe.images for probe in report.erased),
         reason=f"{worst.probe}: {worst.before:.0%} -> {worst.after:.0%}, {worst.remaining:.0%} of its base rate "
         f"(at most {limit:.0%}{_zone(gates, limit)}), surely {bounds.lower:.0%} to {bounds.upper:.0%}; "
+        + (NEVER_SHOWN if worst.hits_before + worst.hits_after == 0 and decision is Decision.UNDECIDED else "")
         + _stopped(decision, report.erased, report.images_per_probe),
     )
 

@@ -51,13 +51,13 @@ def paired_difference(only_before: int, only_after: int, images: int, confidence
     return Interval(lower=max(-1.0, middle - half), upper=min(1.0, middle + half))
 
 
-def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE) -> Interval:
-    """Of the mean of independent values that are never below 0, by Student's t; a point when there is only one."""
+def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE) -> Interval | None:
+    """Of the mean of independent values that are never below 0, by Student's t; one value tells of no spread: None."""
     from scipy.stats import t  # a second to import, and few need it
 
     count, middle = len(values), float(np.mean(values))
     if count < 2:
-        return Interval(lower=middle, upper=middle)
+        return None
     half = float(t.ppf((1 + confidence) / 2, count - 1)) * float(np.std(values, ddof=1)) / sqrt(count)
     return Interval(lower=max(0.0, middle - half), upper=middle + half)
 

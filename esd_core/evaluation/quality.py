@@ -41,4 +41,5 @@ def quality_of(
 
 def _mean(values: np.ndarray) -> Mean:
     interval = mean_interval(values)
-    return Mean(value=float(values.mean()), lower=interval.lower, upper=interval.upper, images=len(values))
+    lower, upper = (interval.lower, interval.upper) if interval else (None, None)
+    return Mean(value=float(values.mean()), lower=lower, upper=upper, images=len(values))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from esd_core import digest
 from esd_core.concepts import ErasureJob
 from esd_core.errors import EvaluationError
 from esd_core.evaluation.curves import FRAME, look_curve, loss_curve
-from esd_core.evaluation.gates import COHERENT, GateResult, Verdict
+from esd_core.evaluation.gates import COHERENT, GateResult, Gates, Verdict
 from esd_core.evaluation.pairs import PairCounts, pooled
 from esd_core.evaluation.results import EvaluationReport, ProbeResult
 from esd_core.loading_code import loading_code
@@ -84,7 +84,7 @@ def _view(section: JobSection) -> dict[str, Any]:
         "memory": f"{section.peak_memory / 2**30:.2f} GiB" if section.peak_memory else "",
         "comparison": _comparison_rows(report, section.comparison) if section.comparison else [],
         "comparison_name": section.comparison_name,
-        "again": concept_list(job, report.images_per_probe, {gate.gate: gate.limit for gate in section.verdict.gates}),
+        "again": concept_list(job, report, section.verdict.asked),
         "code": loading_code(job.base),
         "links": section.links,
     }
@@ -205,11 +205,20 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def concept_list(job: ErasureJob, images_per_probe: int, limits: Mapping[str, float]) -> str:
-    """A concept list that asks for exactly this job again, judged by the same limits."""
+def concept_list(job: ErasureJob, report: EvaluationReport, gates: Gates) -> str:
+    """A concept list that asks for exactly this job again, measured by the same suite and judged by the same gates."""
     rows = [
         {key: value for key, value in erasure.settings.items() if value not in (None, [])} for erasure in job.erasures
     ]
     mode = {"mode": "merged" if job.merged else "joint"} if len(rows) > 1 else {}
-    whole = {"base": job.base, "images_per_probe": images_per_probe, "gates": dict(limits), **mode, "concepts": rows}
+    suite = {"suite": report.suite} if report.suite else {}
+    limits = {"erased_at_most": gates.erased_at_most, "others_drop_at_most": gates.others_drop_at_most}
+    whole = {
+        "base": job.base,
+        **suite,
+        "images_per_probe": report.images_per_probe,
+        "gates": limits | gates.model_dump(exclude_defaults=True),
+        **mode,
+        "concepts": rows,
+    }
     return yaml.safe_dump(whole, sort_keys=False, allow_unicode=True)

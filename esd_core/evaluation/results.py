@@ -30,8 +30,8 @@ class ProbeResult(PairCounts):
 
     @property
     def remaining(self) -> float:
-        """What is left, as a share of the base rate; 0 when the base never showed it."""
-        return self.hits_after / self.hits_before if self.hits_before else 0.0
+        """What is left, as a share of the base rate; where the base never showed it, as if it had once."""
+        return self.hits_after / max(self.hits_before, 1)
 
     def remaining_bounds(self, errors: Errors = ONE_IN_TWENTY) -> Interval:
         """What the sequential test has not ruled out yet for `remaining`."""
@@ -40,13 +40,13 @@ class ProbeResult(PairCounts):
 
 
 class Mean(BaseModel):
-    """Of a number measured in each of so many images, with its 95 % interval."""
+    """Of a number measured in each of so many images, with its 95 % interval; a single image has none."""
 
     model_config = ConfigDict(frozen=True)
 
     value: float
-    lower: float
-    upper: float
+    lower: float | None
+    upper: float | None
     images: int
 
 
@@ -86,6 +86,7 @@ class EvaluationReport(BaseModel):
     base_licence: str | None = None  # as its own model card names it
     weights_digest: str
     suite_digest: str
+    suite: str | None = None  # as it was asked for: a bundled one's name, or the path of a file
     images_per_probe: int  # at most
     sampling: Sampling | None = None
     quality: QualityFigures | None = None
@@ -166,8 +167,9 @@ def _coherence_metrics(whose: str, counts: PairCounts | None) -> dict[str, float
 def _quality_metrics(quality: QualityFigures | None) -> dict[str, float]:
     measured: dict[str, Mean | None] = dict(quality) if quality else {}
     return {
-        name + ending: getattr(mean, end)
+        name + ending: figure
         for name, mean in measured.items()
         if mean
-        for ending, end in (("", "value"), ("_lower", "lower"), ("_upper", "upper"))
+        for ending, figure in (("", mean.value), ("_lower", mean.lower), ("_upper", mean.upper))
+        if figure is not None
     }

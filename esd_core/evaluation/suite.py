@@ -59,7 +59,7 @@ class Probe(BaseModel):
 
 
 class Suite(BaseModel):
-    """Probes and how their images are sampled. `folder` is where the suite file lies."""
+    """Probes and how their images are sampled. `folder` is where the suite file lies; `ref` how it was asked for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -73,6 +73,7 @@ class Suite(BaseModel):
     kinds: dict[ConceptKind, tuple[Words, ...]] = Field({}, exclude=True, description="What studies erase by default.")
     quality: QualityRef | None = Field(None, exclude=True, description="By what studies of quality measure images.")
     folder: Path = Field(exclude=True)
+    ref: str = Field("", exclude=True)
 
     def model_post_init(self, _: Any) -> None:
         twice = [name for name, n in Counter(probe.name for probe in self.probes).items() if n > 1]
@@ -174,9 +175,9 @@ def load_suite(ref: str) -> Suite:
     except InvalidInput as e:
         raise InvalidInput(f"{e}; give a file, or {', '.join(BUNDLED)}") from e
     _, raw = parse(text, str(path))
-    if not isinstance(raw, dict) or "folder" in raw:
+    if not isinstance(raw, dict) or {"folder", "ref"} & raw.keys():
         raise InvalidInput(f"{path} is not an evaluation suite: expected a mapping with 'classifiers' and 'probes'")
     try:
-        return Suite.model_validate({**raw, "folder": path.resolve().parent}).with_reference_prompts()
+        return Suite.model_validate({**raw, "folder": path.resolve().parent, "ref": ref}).with_reference_prompts()
     except ValidationError as e:
         raise InvalidInput(f"{path}: {describe_faults(e)}") from e

@@ -65,7 +65,7 @@ def share(hits: int, images: int) -> Figure:
 
 
 def mean(values: np.ndarray) -> Figure:
-    """Of a number measured in each image, with Student's interval."""
+    """Of a number measured in each image, with Student's interval where there are several."""
     return _figure(float(values.mean()), Unit.NUMBER, mean_interval(values), len(values))
 
 
@@ -87,8 +87,8 @@ def efficacy(result: ProbeResult) -> Figure:
     return share(result.only_before, result.hits_before)
 
 
-def _figure(value: float, unit: Unit, interval: Interval, images: int) -> Figure:
-    return Figure(value=value, unit=unit, lower=interval.lower, upper=interval.upper, images=images)
+def _figure(value: float, unit: Unit, interval: Interval | None, images: int) -> Figure:
+    return Figure(value=value, unit=unit, **(dict(interval) if interval else {}), images=images)
 
 
 def together(name: str, results: Sequence[ProbeResult]) -> ProbeResult:

@@ -126,6 +126,8 @@ def _artists(prompts: Path) -> dict[str, str]:
             rows = list(csv.DictReader(f))
     except OSError as e:
         raise InvalidInput(f"cannot read prompts file {prompts}: {e.strerror}") from e
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise InvalidInput(f"{prompts} is not a CSV file in UTF-8: {e}") from e
     artists = {str(row.get("case_number")).strip(): (row.get("artist") or "").strip() for row in rows}
     if not artists or not all(artists.values()) or "None" in artists:
         raise InvalidInput(f"{prompts} must name an artist for each prompt: columns case_number and artist")

@@ -99,8 +99,19 @@ def test_a_limit_that_allows_everything_is_passed_by_anything() -> None:
     assert judge(report(probe("sun", 2, 2, 2), lost=2, images=2), anything).passed
 
 
-def test_a_concept_that_the_base_never_shows_is_no_success() -> None:
-    assert decisions(report(probe("sun", 0, 0, 200)), Gates())[0] == "undecided"
+@pytest.mark.parametrize("gates", [Gates(), FIXED])
+def test_a_concept_that_the_base_never_shows_is_no_success(gates: Gates) -> None:
+    found = report(probe("sun", 0, 0, 200))
+    assert decisions(found, gates)[0] == "undecided"
+    assert "the base never shows it either: give the probe prompts" in judge(found, gates).reasons[0]
+
+
+@pytest.mark.parametrize("gates", [Gates(), FIXED])
+def test_an_edit_that_adds_the_concept_fails_and_is_the_worst_probe(gates: Gates) -> None:
+    found = report(probe("named", 40, 0, 40), probe("implied", 0, 30, 40))
+    assert decisions(found, gates)[0] == "failed"
+    assert judge(found, gates).reasons[0].startswith("implied: 0% -> 75%")
+    assert found.worst.probe == "implied"
 
 
 def test_the_zone_never_closes() -> None:

@@ -176,10 +176,26 @@ def test_what_measures_quality_leaves_the_judged_images_as_they_are(suite_file: 
 
 def test_the_interval_of_a_mean_is_students() -> None:
     """Of 1, 2, 3, 4: 2.5 plus or minus 3.182 * 1.291 / 2."""
-    interval = mean_interval([1.0, 2.0, 3.0, 4.0])
+    interval, distances = mean_interval([1.0, 2.0, 3.0, 4.0]), mean_interval([0.0, 0.0, 0.9])
+    assert interval is not None
     assert [interval.lower, interval.upper] == pytest.approx([0.446, 4.554], abs=1e-3)
-    assert mean_interval([3.0]).lower == mean_interval([3.0]).upper == 3
-    assert mean_interval([0.0, 0.0, 0.9]).lower == 0  # a distance is never less
+    assert distances is not None
+    assert distances.lower == 0  # a distance is never less
+    assert mean_interval([3.0]) is None
+
+
+def test_a_single_image_has_a_distance_but_no_interval(
+    base: ResolvedBase, edited_weights: Path, suite_file: Path, tmp_path: Path
+) -> None:
+    house = Concept(name="house", kind=ConceptKind.OBJECT)
+    places: dict[str, Any] = {"cache": tmp_path / "cache", "out": tmp_path / "out", "device": "cpu", "progress": False}
+    report = evaluate(base, edited_weights, [house], load_suite(str(suite_file)), images_per_probe=1, **places)
+    assert report.quality is not None
+    assert (report.quality.erased_moved.images, report.quality.erased_moved.lower) == (1, None)
+    assert "erased_moved" in report.metrics
+    assert "erased_moved_lower" not in report.metrics
+    assert report.metrics["others_moved_lower"] <= report.metrics["others_moved"]
+    assert EvaluationReport.model_validate_json((tmp_path / "out" / "evaluation.json").read_text()) == report
 
 
 def test_a_matrix_says_how_far_every_concept_moved(
