@@ -103,6 +103,10 @@ def _account(found: Verified) -> list[str]:
 
 def _tensors(found: Verified, manifest: Manifest) -> str:
     """With whose names and shapes the weights' were compared; nothing but a base model at hand can tell."""
+    from esd_core.concepts import MINIATURE
+
+    if found.base is None and manifest.job.base == MINIATURE:
+        return "names and shapes not compared: the bundled model is another one than the weights edit"
     if found.base is None:
         return f"names and shapes not compared with {manifest.job.base}'s: add --base {manifest.job.base}"
     return f"names and shapes are those of {found.base}"

@@ -171,5 +171,5 @@ def require_text(value: str, what: str, *, person: bool = False) -> None:
     text = value.strip()
     if not text or not text.isprintable() or len(text) > 200 or (person and name_key(text).startswith(BY_POLICY)):
         raise ApprovalError(
-            f"an approval must say {what}, in one line of at most 200 characters; given: {value!r}"[:300]
+            f"the approval log must say {what}, in one line of at most 200 characters; given: {value!r}"[:300]
         )

@@ -35,6 +35,7 @@ VERDICT = "verdict.json"  # what its gates said, added when it is registered
 CANDIDATE, APPROVED, RELEASED = "candidate", "approved", "released"  # aliases
 POLICY_TAG = "esd.policy"
 FORMAT = "1"  # of the tags below; other systems' versions do not carry it
+MOST_VERSIONS = 10**9  # of a model; databases count no further than a few of these
 OURS = f"tags.`esd.format` = '{FORMAT}'"
 PAGE_TAG = "esd.page_digest"
 REGISTERED_TAGS = (  # written once, when a version is registered
@@ -102,7 +103,10 @@ def survey(condition: str = OURS) -> tuple[list[RegisteredVersion], dict[tuple[s
 
 def get_version(model: str, version: int) -> RegisteredVersion:
     """One version; raises RegistryError when there is none, or when something else registered it."""
-    with tracking.errors(f"{model} has no version {version}: `esd status` lists what there is"):
+    absent = f"{model} has no version {version}: `esd status` lists what there is"
+    if version > MOST_VERSIONS:
+        raise RegistryError(absent)
+    with tracking.errors(absent):
         return registered_in(tracking.client().get_model_version(model, str(version)))
 
 

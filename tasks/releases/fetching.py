@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from esd_core import digest
-from esd_core.errors import InvalidInput, ReleaseError
+from esd_core.errors import DiskFull, InvalidInput, ReleaseError
 from tasks.approvals.approval_log import Decision, read_log
 from tasks.approvals.standing import Standing, State, current_release, standing_of
 from tasks.releases.layout import is_model_name, release_at
@@ -34,11 +36,24 @@ def fetch(reference: str, out: Path | None = None, trust: Trust | None = None, *
     if found.manifest is None or faults:
         raise ReleaseError(f"{model} version {version} is not fetched: {'; '.join(faults)}")
     folder = out or get_settings().releases_folder / digest.of_bytes(found.content)
-    faults = download_found(found, found.manifest, folder, progress=progress)
+    with _writing(folder):
+        faults = download_found(found, found.manifest, folder, progress=progress)
     faults = faults or faults_of_content(folder, found.manifest, comparable_base(found.manifest, None))
     if faults:
         raise ReleaseError(f"{folder} does not hold {model} version {version}: {'; '.join(faults)}")
     return folder
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn what a folder that cannot be written to raises into one line."""
+    try:
+        yield
+    except OSError as e:
+        told = f"{folder} cannot be written to: {e.strerror or e}"
+        if e.errno in digest.NO_ROOM:
+            raise DiskFull(f"{told}; free some room, the same command continues") from e
+        raise InvalidInput(f"{told}; choose another with --out, or ESD_HOME") from e
 
 
 def _resolve(reference: str) -> tuple[Bucket, str, int]:

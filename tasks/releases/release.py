@@ -14,7 +14,7 @@ from esd_core import digest
 from esd_core.errors import ApprovalError, ReleaseError
 from esd_core.evaluation.results import EvaluationReport
 from esd_core.faults import describe_faults
-from tasks.approvals.approval import required_policy
+from tasks.approvals.approval import require_text, required_policy
 from tasks.approvals.approval_log import ApprovalRecord, read_log
 from tasks.approvals.lifecycle import operator, record_release
 from tasks.approvals.standing import Standing, State, demanded, fits, standing_of, standings
@@ -63,6 +63,8 @@ def publish(model: str, version: int, by: str | None = None) -> Release:
     account this runs under. Raises ApprovalError when the version is not approved, ReleaseError when other content
     stands in its place.
     """
+    if by is not None:
+        require_text(by, "who publishes (--by)", person=True)
     registered, bucket = registry.get_version(model, version), open_bucket()
     standing = standing_of(read_log(bucket), model, version)
     _require_approval(registered, standing)

@@ -42,6 +42,9 @@ class Trust:
             raise InvalidInput("an identity counts under root certificates, or with an issuer (Sigstore): give either")
         if self.issuer and not self.identity:
             raise InvalidInput("an issuer vouches for many: give the identity that must have signed, too")
+        missing = [file for file in (self.key, self.roots, self.sigstore) if file and not file.is_file()]
+        if missing:
+            raise InvalidInput(f"{missing[0]} is no file: give whom to trust as a file that is there")
 
     @classmethod
     def of_settings(cls) -> Trust:

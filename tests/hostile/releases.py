@@ -20,11 +20,11 @@ WEIGHTS = save({"conv_in.weight": np.ones((2, 3), np.float32)})
 MODEL = "esd-miniature-sun"
 
 
-def manifest_of(files: dict[str, bytes]) -> bytes:
+def manifest_of(files: dict[str, bytes], base: str = "elsewhere") -> bytes:
     """The manifest of a release of these files, approved as it must be."""
     concept = Concept(name="sun", kind=ConceptKind.GLOBAL)
     job = ErasureJob(
-        base="elsewhere",
+        base=base,
         base_digest="0" * 64,
         erasures=(Erasure(concept=concept, recipe=Recipe(subset=ParameterSubset.ESD_U)),),
     )
@@ -59,11 +59,11 @@ def manifest_of(files: dict[str, bytes]) -> bytes:
     ).to_bytes()
 
 
-def write_release(folder: Path, files: dict[str, bytes]) -> Path:
+def write_release(folder: Path, files: dict[str, bytes], base: str = "elsewhere") -> Path:
     folder.mkdir()
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    (folder / "manifest.json").write_bytes(manifest_of(files))
+    (folder / "manifest.json").write_bytes(manifest_of(files, base))
     return folder
 
 

@@ -115,7 +115,7 @@ def test_a_log_that_was_tampered_with_is_refused(
 
 @pytest.mark.parametrize(("by", "reason"), [("", "fine"), ("  ", "fine"), ("Ada", ""), ("Ada", "two\nlines")])
 def test_nobody_approves_without_name_and_reason(version: RegisteredVersion, by: str, reason: str) -> None:
-    with pytest.raises(ApprovalError, match="an approval must say"):
+    with pytest.raises(ApprovalError, match="the approval log must say"):
         approval.approve(version.model, 1, by, reason)
     assert approval.read_log() == []
 
@@ -192,7 +192,7 @@ def test_the_house_may_ask_for_more_than_the_list(
 
 @pytest.mark.parametrize("name", ["policy gates", "Policy gates", " POLICY  gates"])
 def test_nobody_takes_the_policys_name(version: RegisteredVersion, name: str) -> None:
-    with pytest.raises(ApprovalError, match="an approval must say who decides"):
+    with pytest.raises(ApprovalError, match="the approval log must say who decides"):
         approval.approve(version.model, 1, name, "fine")
 
 

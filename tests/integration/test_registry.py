@@ -197,7 +197,9 @@ def test_what_others_registered_is_not_ours(settings: Settings, make: Make) -> N
 
 
 @pytest.mark.usefixtures("settings")
-@pytest.mark.parametrize(("model", "version"), [("nothing", 1), ("esd-miniature-sun", 7)])
+@pytest.mark.parametrize(
+    ("model", "version"), [("nothing", 1), ("esd-miniature-sun", 7), ("esd-miniature-sun", 10**20)]
+)
 def test_an_unknown_version_is_one_line(make: Make, model: str, version: int) -> None:
     make().register()
     with pytest.raises(RegistryError, match=f"^{model} has no version {version}: `esd status` lists what there is$"):

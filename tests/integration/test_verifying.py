@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from esd_core.concepts import ErasureJob
-from esd_core.errors import ReleaseError
+from esd_core.errors import ApprovalError, ReleaseError
 from flows.cli import main
 from tasks.approvals import approval
 from tasks.approvals.approval_log import read_log
@@ -20,6 +20,7 @@ from tasks.releases.signing import make_key
 from tasks.s3.storage import Bucket
 from tasks.settings import Settings
 from tests.certificates import Authority
+from tests.hostile.releases import GOOD, write_release
 from tests.integration.conftest import Made
 
 Make = Callable[..., Made]
@@ -66,6 +67,7 @@ def test_a_release_in_s3_says_what_it_is_and_who_allowed_it(approved: Bucket, sa
         rf"weights +SHA-256 {published.weights_digest}",
         rf"manifest +SHA-256 {published.manifest_digest}",
         r"approved +by Ada Lovelace on \d{4}-\d\d-\d\d, entry 1: looked at the grid",
+        r"tensors +names and shapes not compared: the bundled model is another one than the weights edit",
         r"signed +by nobody",
         r"log +says the same; this version is released",
     ):
@@ -169,6 +171,33 @@ def test_what_stands_in_the_place_of_an_unrecorded_release_is_not_recorded(
     approved.put(f"{PLACE}manifest.json", json.dumps(manifest).encode())
     with pytest.raises(ReleaseError, match="is not what was released: its manifest was altered; see `esd audit`"):
         publish(MODEL, 1)
+
+
+def test_what_was_not_compared_with_a_base_is_said(tmp_path: Path, say: Say) -> None:
+    base = "CompVis/stable-diffusion-v1-4@" + "0" * 40
+    folder = write_release(tmp_path / "release", GOOD, base)
+    code, told = say("verify", folder)
+    assert code == 0
+    assert f"  tensors   names and shapes not compared with {base}'s: add --base {base}\n" in told
+    code, told = say("verify", folder, "--base", "miniature")
+    assert (code, "weights.safetensors belongs to another base model: miniature has digest" in told) == (1, True)
+
+
+def test_nobody_publishes_under_no_name(approved: Bucket) -> None:
+    for name in ("  ", "two\nlines", "policy gates"):
+        with pytest.raises(ApprovalError, match="the approval log must say who publishes"):
+            publish(MODEL, 1, name)
+    assert approved.listing("releases/") == {}
+
+
+@pytest.mark.usefixtures("approved")
+def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path: Path, say: Say) -> None:
+    publish(MODEL, 1)
+    (tmp_path / "file").write_text("mine")
+    code, told = say("fetch", MODEL, "--out", tmp_path / "file")
+    assert code == 2
+    assert told.endswith("file cannot be written to: File exists; choose another with --out, or ESD_HOME\n")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.usefixtures("approved")

@@ -55,6 +55,15 @@ def test_the_private_half_is_for_its_owner_and_never_overwritten(key: Path) -> N
     assert key.read_bytes() == before
 
 
+def test_a_key_is_made_with_both_its_halves_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "team.pem.pub").write_text("somebody's")
+    with pytest.raises(InvalidInput, match=r"team\.pem\.pub exists: keys are not overwritten"):
+        make_key(tmp_path / "team.pem")
+    with pytest.raises(InvalidInput, match=r"no key can be written to .*; choose another name"):
+        make_key(tmp_path / "team.pem.pub" / "below-a-file")
+    assert [path.name for path in tmp_path.iterdir()] == ["team.pem.pub"]
+
+
 def test_an_altered_manifest_is_noticed(key: Path, signature: bytes) -> None:
     for i in range(len(MANIFEST)):
         altered = MANIFEST[:i] + bytes([MANIFEST[i] ^ 1]) + MANIFEST[i + 1 :]
