@@ -159,9 +159,10 @@ def _train(training: Training) -> Made:
 
 
 def _gives_back(job: ErasureJob, tuned: Sequence[Tuned]) -> bool:
-    """Whether an erasure had to be pushed so far that it took other prompts along. What appears unasked is left as it
-    is: its edit must hold for other words too."""
-    return len(job.concepts) == 1 and job.concepts[0].kind is not ConceptKind.GLOBAL and any(t.pushed for t in tuned)
+    """Whether an object had to be pushed so far that it took other prompts along. What appears unasked is left as it
+    is, since its edit must hold for other words too. So are styles: keys and values see nothing but tokens, and so few
+    prompts hold too few of them to tell what must not change (docs/tuning.md)."""
+    return len(job.concepts) == 1 and job.concepts[0].kind is ConceptKind.OBJECT and any(t.pushed for t in tuned)
 
 
 def _give_back(

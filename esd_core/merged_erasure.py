@@ -54,7 +54,7 @@ class Rollouts(NamedTuple):
 
 
 OF_SEVERAL = Rollouts(48, 96, 10)  # six concepts merged after a sixth of it: others fall by 10.9 points instead of 3.8
-OF_ONE = Rollouts(16, 32, 5)
+OF_ONE = Rollouts(8, 16, 4)
 SLACK = 0.15  # of a remainder: a merged model is judged by what each concept reached alone
 
 

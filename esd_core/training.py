@@ -136,7 +136,7 @@ class Training:
                 iterations=state.steps_of(part),
                 reason=tuning.decide(checks, recipe, plan).reason if checks else "as many steps as were asked for",
                 checks=tuple(checks),
-                pushed=bool(checks) and checks[-1].step >= plan.most_steps,
+                pushed=tuning.was_pushed(checks, plan),
             )
             for part, (concept, recipe, plan, rate, checks) in enumerate(every)
             if recipe.is_tuned

@@ -59,7 +59,7 @@ OBJECT = Plan(
     first_eta=1.0,
     stage_steps=100,
     first_check=60,
-    most_steps=240,
+    most_steps=220,
     enough=0.05,
     sure=-0.05,
     interference_limit=0.9,
@@ -103,7 +103,7 @@ class Decision(BaseModel):
 class Tuned(BaseModel):
     """What was chosen for a concept, why it stopped, and every look on the way.
 
-    pushed: whether it took all the steps of its plan or more.
+    pushed: whether it took all the steps of its plan or more, or had none left to reach its goal with.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -195,6 +195,11 @@ def is_gone(check: Check, plan: Plan) -> bool:
     if check.shown is None:
         return check.remainder <= goal
     return check.shown <= plan.shown_at_most and check.remainder <= goal + plan.near * (check.shown == 0)
+
+
+def was_pushed(checks: Sequence[Check], plan: Plan) -> bool:
+    """Whether an erasure that ended took all the steps of its plan or more, or had none left to reach its goal with."""
+    return bool(checks) and (checks[-1].step >= plan.most_steps or not is_gone(checks[-1], plan))
 
 
 def settles_at(checks: Sequence[Check], plan: Plan) -> float:

@@ -69,7 +69,9 @@ def test_a_concept_that_would_come_back_keeps_what_was_trained(
 
 
 @pytest.mark.parametrize(
-    ("plan", "kind"), [(AT_ONCE, ConceptKind.OBJECT), (PUSHED, ConceptKind.GLOBAL)], ids=["in time", "unasked"]
+    ("plan", "kind"),
+    [(AT_ONCE, ConceptKind.OBJECT), (PUSHED, ConceptKind.GLOBAL), (PUSHED, ConceptKind.STYLE)],
+    ids=["in time", "unasked", "style"],
 )
 def test_what_was_not_pushed_or_appears_unasked_stays_as_trained(
     base: ResolvedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan, kind: ConceptKind

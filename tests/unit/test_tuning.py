@@ -21,7 +21,7 @@ from esd_core.point_source import roll_out
 from esd_core.recipe import ParameterSubset, Precision, Recipe, RecipeName, Updates
 from esd_core.score_bank import Prompts
 from esd_core.student import Batch, Student
-from esd_core.tuning import PLANS, Action, Check, Plan, decide, learning_rate_from_response
+from esd_core.tuning import PLANS, Action, Check, Plan, decide, learning_rate_from_response, was_pushed
 from tests.tiny_erasure import erasure_of, job_of, run, run_killed
 
 RECIPE = Recipe(subset=ParameterSubset.ESD_X)
@@ -96,6 +96,13 @@ def test_images_decide_too_and_only_they_lead_beyond_the_most_steps(
         assert checks[-1].shown <= 0.1
     if checks[-1].step > PLAN.most_steps:
         assert max(check.shown for check in checks[:-1] if check.shown is not None) > 0.1
+
+
+@given(st.lists(looks, min_size=40, max_size=40))
+def test_what_ends_without_being_gone_was_pushed(answers: list[tuple[float, float]]) -> None:
+    checks = walk(answers)
+    gone = decide(checks, RECIPE, PLAN).reason.startswith("gone")
+    assert was_pushed(checks, PLAN) == (not gone or checks[-1].step >= PLAN.most_steps)
 
 
 def test_what_images_still_show_is_not_gone_whatever_held_out_points_say() -> None:
