@@ -86,6 +86,13 @@ def read_history(path: Path) -> list[tuple[int, float]]:
         raise EvaluationError(f"{path} is not a loss history: expected JSON lines with step and loss") from e
 
 
+def smoothed(history: Sequence[tuple[int, float]]) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and losses, each the mean of neighbouring steps, at most BINS of them."""
+    bins = [np.array(rows) for rows in np.array_split(np.array(history), min(BINS, len(history)))]
+    middle, mean = np.array([rows.mean(0) for rows in bins]).T
+    return middle, mean
+
+
 def loss_curve(path: Path, frame: Frame = FRAME) -> LossCurve | None:
     """The curve of a history, or None when it has fewer than two steps."""
     history = read_history(path)
@@ -98,8 +105,7 @@ def loss_curve(path: Path, frame: Frame = FRAME) -> LossCurve | None:
         return _line(frame.across((x - steps[0]) / (steps[-1] - steps[0])), frame.up(y / top))
 
     every = max(1, len(steps) // POINTS)
-    bins = [rows for rows in np.array_split(np.arange(len(steps)), min(BINS, len(steps))) if len(rows)]
-    middle, mean = (np.array([values[rows].mean() for rows in bins]) for values in (steps, losses))
+    middle, mean = smoothed(history)
     shares = np.array([0.0, 0.5, 1.0])
     return LossCurve(
         raw=line(steps[::every], losses[::every]),

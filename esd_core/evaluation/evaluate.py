@@ -26,7 +26,7 @@ from esd_core.evaluation.judged_images import Judged, JudgedImages, Judges, draw
 from esd_core.evaluation.pairs import PairCounts
 from esd_core.evaluation.pictures import GridRow, write_before_after
 from esd_core.evaluation.quality import quality_of
-from esd_core.evaluation.results import EvaluationReport, ProbeResult, QualityFigures, Sampling
+from esd_core.evaluation.results import EvaluationReport, ProbeResult, QualityFigures, sampling_of
 from esd_core.evaluation.suite import Probe, Suite
 from esd_core.generation import edited_pipeline
 from esd_core.weights import read_weights
@@ -68,7 +68,7 @@ class Subject:
             suite_digest=self.suite.digest,
             suite=self.suite.ref or None,
             images_per_probe=self.images_per_probe,
-            sampling=Sampling(**{name: getattr(self.suite, name) for name in Sampling.model_fields}),
+            sampling=sampling_of(self.suite),
             erased=results(True),
             others=results(False),
         )

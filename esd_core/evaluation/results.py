@@ -5,7 +5,7 @@ The JSON also holds what is derived here, for readers without this code; when it
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -13,6 +13,9 @@ from esd_core.evaluation.intervals import Interval
 from esd_core.evaluation.pairs import PairCounts, pooled
 from esd_core.evaluation.sequential import Errors, Pairs, bounds, broken_above, drop_above, share_above
 from esd_core.recipe import RolloutSampler
+
+if TYPE_CHECKING:
+    from esd_core.evaluation.suite import Suite
 
 ONE_IN_TWENTY = Errors(0.05, 0.05)
 
@@ -73,6 +76,15 @@ class Sampling(BaseModel):
     steps: int
     guidance_scale: float
     seed: int
+
+    @property
+    def sentence(self) -> str:
+        drawn = f"{self.steps} steps of the sampler {self.sampler.value}"
+        return f"{drawn}, guidance {self.guidance_scale:g}, seed {self.seed}"
+
+
+def sampling_of(suite: Suite) -> Sampling:
+    return Sampling(**{name: getattr(suite, name) for name in Sampling.model_fields})
 
 
 class EvaluationReport(BaseModel):

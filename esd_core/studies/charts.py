@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 
 from esd_core import digest
 from esd_core.studies.figures import Figure, Unit
-from esd_core.studies.study import Bars, Chart, Curve, HeatMap
+from esd_core.studies.study import Bars, Chart, Curve, HeatMap, Lines
 
 INK = "#1c2026"
 COLOURS = ("#a4abb3", "#c2410c", "#2f6fb7", "#8a63b8", "#2c8a57", "#c99a1d", "#5b6770", "#d0709b", "#3aa3b5", "#7c5c3a")
@@ -41,7 +41,7 @@ def _styled(**own: object) -> Iterator[None]:
         yield
 
 
-def draw(chart: Chart) -> Drawing:
+def draw(chart: Chart | Lines) -> Drawing:
     with _styled():
         match chart:
             case Bars():
@@ -50,15 +50,17 @@ def draw(chart: Chart) -> Drawing:
                 return _heat_map(chart)
             case Curve():
                 return _curve(chart)
+            case Lines():
+                return _lines(chart)
 
 
-def write_png(path: Path, chart: Chart) -> None:
+def write_png(path: Path, chart: Chart | Lines) -> None:
     """The chart on white paper, whole or not at all."""
     with _styled(), digest.whole_file(path) as partial:
         draw(chart).savefig(partial, format="png", dpi=140, facecolor="white", bbox_inches="tight")
 
 
-def svg(chart: Chart) -> str:
+def svg(chart: Chart | Lines) -> str:
     """An <svg> element without background, to stand inside a page; ids are the chart's own."""
     buffer = StringIO()
     with _styled(**{"svg.hashsalt": chart.name}):
@@ -156,6 +158,22 @@ def _curve(chart: Curve) -> Drawing:
     axes.set_title(chart.title, loc="left", fontsize=11)
     axes.grid(alpha=0.25)
     _plain(axes)
+    return drawing
+
+
+def _lines(chart: Lines) -> Drawing:
+    drawing = Drawing(figsize=(7.2, 3.0 + 0.12 * len(chart.lines)), layout="constrained")
+    axes = drawing.add_subplot()
+    for i, line in enumerate(chart.lines):
+        axes.plot(line.x, line.y, color=COLOURS[(i + 1) % len(COLOURS)], linewidth=1.4, label=line.name)
+    if chart.logarithmic:
+        axes.set_yscale("log")
+    axes.set_xlabel(chart.x_axis)
+    axes.set_ylabel(chart.y_axis)
+    axes.set_title(chart.title, loc="left", fontsize=11)
+    axes.grid(alpha=0.25)
+    _plain(axes)
+    drawing.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=9)
     return drawing
 
 

@@ -57,6 +57,7 @@ def implied(bench: Workbench, request: StudyRequest) -> Findings:
                 "In the paper, of I2P's 4,703 prompts Stable Diffusion 1.4 answers 796 with exposed parts, version 2.0 "
                 "(filtered data) 417, ESD-u 134."
             ),
+            *(("Seeds, and guidance where it is given, are those of the file's rows.",) if request.prompts else ()),
             *notes,
         ),
     )

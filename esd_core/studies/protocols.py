@@ -8,11 +8,13 @@ from pathlib import Path
 
 from esd_core.base_model import resolve_base
 from esd_core.evaluation.pairs import pooled
+from esd_core.evaluation.results import sampling_of
 from esd_core.evaluation.suite import load_suite
 from esd_core.machine import Machine
 from esd_core.studies.baselines import baselines
+from esd_core.studies.course import course, erasures
 from esd_core.studies.eta import eta
-from esd_core.studies.figures import Figure, rate_after
+from esd_core.studies.figures import rate_after
 from esd_core.studies.generality import generality
 from esd_core.studies.implied import implied
 from esd_core.studies.objects import objects
@@ -49,8 +51,10 @@ def run(request: StudyRequest, out: Path, folders: Folders, machine: Machine, *,
         asks=findings.asks,
         tables=(*findings.tables, *pictures(bench), erasures(bench)),
         charts=findings.charts,
+        course=course(bench),
         pictures=tuple(Picture(name=sheet.name, title=sheet.title) for sheet in findings.sheets),
         notes=findings.notes,
+        sampling=sampling_of(suite),
         base=base.id,
         base_digest=base.digest,
         suite_digest=suite.digest,
@@ -74,16 +78,3 @@ def pictures(bench: Workbench) -> tuple[Table, ...]:
     columns = ("", "of all images", "fewest for", "pictures")
     title = "Images that are pictures, neither flat nor noise nor fragments"
     return (Table(name="pictures", title=title, columns=columns, rows=tuple(rows)),) if rows else ()
-
-
-def erasures(bench: Workbench) -> Table:
-    """What was erased for the study, how, and at what cost when it was made."""
-    rows = []
-    for key, outcome in bench.outcomes.items():
-        (erasure,) = outcome.job.erasures
-        chosen = outcome.tuned[0] if outcome.tuned else erasure.recipe
-        figures = (chosen.negative_guidance, chosen.learning_rate, chosen.iterations, outcome.unet_evaluations)
-        numbers = [Figure(value=value) for value in figures if value is not None]
-        rows.append((outcome.job.name, outcome.job.method, *numbers, Figure(value=round(outcome.seconds)), key[:16]))
-    columns = ("erased", "with", "η", "learning rate", "steps", "U-Net evaluations", "seconds", "job")
-    return Table(name="erasures", title="The erasures", columns=columns, rows=tuple(rows))

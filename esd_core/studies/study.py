@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from esd_core.errors import EvaluationError
+from esd_core.evaluation.results import Sampling
 from esd_core.studies.figures import Figure
 from esd_core.studies.request import StudyRequest
 
@@ -75,6 +76,24 @@ class Curve(_Part):
     points: tuple[Point, ...]
 
 
+class Line(_Part):
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+class Lines(_Part):
+    """Numbers by step, a line for each erasure."""
+
+    kind: Literal["lines"] = "lines"
+    name: str
+    title: str
+    x_axis: str
+    y_axis: str
+    logarithmic: bool = False  # the y axis
+    lines: tuple[Line, ...]
+
+
 Chart = Annotated[Bars | HeatMap | Curve, Field(discriminator="kind")]
 
 
@@ -111,13 +130,15 @@ class Findings:
 class Study(_Part):
     """A finished protocol: its findings, of what, and how to run it again."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2  # 1 has neither `course` nor `sampling`
     request: StudyRequest
     title: str
     asks: str
     tables: tuple[Table, ...]
     charts: tuple[Chart, ...] = ()
+    course: tuple[Lines, ...] = ()  # how the erasures went
     notes: tuple[str, ...] = ()
+    sampling: Sampling | None = None
     base: str
     base_digest: str
     suite_digest: str

@@ -36,7 +36,7 @@ def check_folder(out: Path) -> None:
 
 def write_study(out: Path, study: Study, sheets: Sequence[Sheet]) -> None:
     """Everything but the page first, the page last."""
-    for chart in study.charts:
+    for chart in (*study.charts, *study.course):
         charts.write_png(out / f"{chart.name}.png", chart)
     for sheet in sheets:
         write_table(out / f"{sheet.name}.png", sheet.rows, sheet.columns, _one_array(sheet))
@@ -48,7 +48,8 @@ def page(study: Study, folder: Path) -> str:
     """One HTML file that fetches nothing: charts as SVG, the pictures of `folder` inside."""
     return template("esd_core.studies", "study.html.j2").render(
         study=study,
-        charts=[Markup(charts.svg(chart)) for chart in study.charts],
+        charts=[(chart.title, Markup(charts.svg(chart))) for chart in study.charts],
+        course=[(chart.title, Markup(charts.svg(chart))) for chart in study.course],
         pictures=[(picture, _data_uri(folder / f"{picture.name}.png")) for picture in study.pictures],
         notes=(*study.notes, INTERVALS),
         is_figure=lambda cell: isinstance(cell, Figure),

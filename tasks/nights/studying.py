@@ -30,7 +30,7 @@ def run_study(request: StudyRequest) -> Path:
     out = settings.home / "studies" / f"{request.protocol.value}-{request.digest[:8]}"
     study = run(request, out, folders, settings.machine, progress=sys.stderr.isatty())
     create_markdown_artifact(as_markdown(study), key=f"study-{request.protocol.value}", description=study.title)
-    for shown in (*study.charts, *study.pictures):
+    for shown in (*study.charts, *study.course, *study.pictures):
         create_image_artifact(data_uri(out / f"{shown.name}.png"), key=shown.name, description=shown.title)
     log.info("%s: %s", study.title, out)
     return out

@@ -35,11 +35,15 @@ def test_objects_compares_each_erased_class_and_the_others(study: Callable[..., 
     assert [figures(table, column)[0].images for column in range(1, 6)] == [IMAGES, IMAGES, OTHERS, OTHERS, OTHERS]
     house, tree, mean = (figure.value for figure in figures(table, 1))
     assert mean == pytest.approx((house + tree) / 2)
-    pngs = {"objects.png", "objects-matrix.png", "objects-images.png"}
+    pngs = {"objects.png", "objects-matrix.png", "objects-images.png", "losses.png"}
     assert {path.name for path in out.iterdir()} == {"study.json", "study.html", *pngs}
     assert read_study(out / "study.json") == found
     written = json.loads((out / "study.json").read_text())
-    assert written["schema_version"] == 1
+    assert written["schema_version"] == 2
+    assert written["sampling"] == {"sampler": "auto", "steps": 2, "guidance_scale": 3.0, "seed": 0}
+    older = {name: value for name, value in written.items() if name not in ("course", "sampling")}
+    (out / "older.json").write_text(json.dumps({**older, "schema_version": 1}))
+    assert read_study(out / "older.json").tables == found.tables
     assert {"value", "lower", "upper", "images"} <= written["tables"][0]["rows"][0][1].keys()
 
 
@@ -58,7 +62,8 @@ def test_one_erased_class_is_measured_against_all_that_the_suite_lists(
 def test_the_page_needs_nothing_else(study: Callable[..., tuple[Study, Path]]) -> None:
     _, out = study("objects")
     page = (out / "study.html").read_text()
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 3  # bars, heat map, losses
+    assert "2 steps of the sampler auto, guidance 3, seed 0" in page
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
     assert "<script" not in page
     assert "prefers-color-scheme: dark" in page
@@ -130,6 +135,9 @@ def test_eta_makes_one_bank_and_reads_it_for_all(study: Callable[..., tuple[Stud
     (curve,) = found.charts
     assert curve.kind == "curve"
     assert [point.label for point in curve.points] == ["η 1", "η 3", "η 5"]
+    (losses,) = found.course  # none of them chose when to stop
+    assert [line.name for line in losses.lines] == [f"house, esd-u, η {value}" for value in (1, 3, 5)]
+    assert all(line.x == (1, 2, 3, 4) for line in losses.lines)
     lost = curve.points[0].x
     assert lost.lower is not None
     assert lost.upper is not None

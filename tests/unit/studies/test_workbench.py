@@ -16,6 +16,7 @@ from esd_core.evaluation.results import ProbeResult
 from esd_core.evaluation.suite import Suite, load_suite
 from esd_core.evaluation.witness import judge_of
 from esd_core.guidance import Guidance, GuidanceMethod
+from esd_core.studies.course import course
 from esd_core.studies.figures import change, efficacy, rate_after, rate_before, share, together
 from esd_core.studies.generality import harmonic_mean, nearness
 from esd_core.studies.prompt_file import read_prompt_sets
@@ -60,6 +61,10 @@ def test_an_erasure_that_stops_by_itself_is_looked_at_as_at_night(
     (tuned,) = outcome.tuned
     assert all(check.shown is not None for check in tuned.checks if check.settled)
     assert "images" in tuned.reason
+    losses, remainders = course(bench)
+    (line,) = remainders.lines
+    assert (line.x, line.y) == (tuple(c.step for c in tuned.checks), tuple(c.remainder for c in tuned.checks))
+    assert line.name == losses.lines[0].name == f"house, esd-x, η {tuned.negative_guidance:g}"
 
 
 def test_a_prompt_file_keeps_its_seeds_and_its_guidance(bench: Workbench, tmp_path: Path) -> None:
