@@ -187,10 +187,7 @@ TAMPERINGS: dict[str, tuple[Callable[[Bucket], object], str]] = {
         "latest.json names the right version, but another release than the approval log: edited by hand",
     ),
     "artifact that is a folder": (_artifact_as_folder, "5: artifact grid.png: grid.png of .* was altered"),
-    "version of somebody else's server": (
-        _planted_version,
-        r"6: artifact report\.html: http://127\.0\.0\.1:\d+/files/report\.html cannot be read",
-    ),
+    "version of somebody else's server": (_planted_version, r"6: artifact report\.html: http://\S+ cannot be read"),
     "version under another model's name": (
         _misplaced_version,
         f"esd-miniature-moon 1: esd-miniature-moon version 1 holds the job of {MODEL}: its tags were edited by hand",

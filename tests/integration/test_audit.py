@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from sqlite3 import connect
 
 import pytest
 
@@ -11,7 +15,8 @@ from flows.cli import main
 from tasks.approvals import approval, lifecycle
 from tasks.approvals.audit import audit
 from tasks.releases.release import publish
-from tasks.s3.storage import Bucket
+from tasks.s3.storage import Bucket, open_bucket
+from tasks.settings import Settings
 from tests.integration.conftest import Made
 from tests.integration.tamperings import MODEL, TAMPERINGS
 
@@ -20,9 +25,25 @@ pytestmark = pytest.mark.slow
 Make = Callable[..., Made]
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("history")
+
+
 @pytest.fixture
-def history(bucket: Bucket, make: Make) -> Bucket:
-    """1 superseded, 2 released, 3 approved, 4 rejected, 5 a candidate."""
+def history(
+    kept: Path, settings: Settings, fresh_settings: Callable[..., Settings], empty_database: Path, make: Make
+) -> Bucket:
+    """1 superseded, 2 released, 3 approved, 4 rejected, 5 a candidate: made once, then as it was for each test."""
+    assert settings.s3_endpoint_url
+    fresh_settings(home=str(kept / "home"), s3_bucket="audited")
+    bucket = open_bucket()
+    if (kept / "objects").exists():
+        _restore(kept, bucket)
+        return bucket
+    (kept / "home").mkdir()
+    shutil.copy(empty_database, kept / "home" / "mlflow.db")
+    bucket.create()
     for seed in (1, 2, 3, 4, 5):
         make(seed=seed).register()
     for version in (1, 2, 3):
@@ -30,7 +51,30 @@ def history(bucket: Bucket, make: Make) -> Bucket:
     approval.reject(MODEL, 4, "Grace", "towers lost")
     publish(MODEL, 1)
     publish(MODEL, 2)
+    _keep(kept, bucket)
     return bucket
+
+
+def _keep(kept: Path, bucket: Bucket) -> None:
+    shutil.copytree(kept / "home", kept / "as it was")
+    for key in bucket.listing():
+        path = kept / "objects" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bucket.get(key) or b"")
+
+
+def _restore(kept: Path, bucket: Bucket) -> None:
+    """Artifacts, objects and database as they were; the database is written into, since it is open."""
+    shutil.rmtree(kept / "home" / "mlartifacts")
+    shutil.copytree(kept / "as it was" / "mlartifacts", kept / "home" / "mlartifacts")
+    was, now = (connect(kept / folder / "mlflow.db") for folder in ("as it was", "home"))
+    with closing(was), closing(now):
+        was.backup(now)
+    for key in bucket.listing():
+        bucket.client.delete_object(Bucket=bucket.name, Key=key)
+    for path in (kept / "objects").rglob("*"):
+        if path.is_file():
+            bucket.put(path.relative_to(kept / "objects").as_posix(), path.read_bytes())
 
 
 def found() -> list[str]:
