@@ -26,7 +26,7 @@ TAKEN = ("412", "PreconditionFailed", "409", "ConditionalRequestConflict")
 _MAY_PASS = ("BadDigest", "SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "500", "502", "503")
 JSON = "application/json"
 BINARY = "application/octet-stream"
-MOST_BYTES = 32 << 20  # of what is read whole: manifests, signatures, pointers, entries of the log, lists
+MOST_BYTES = 16 << 20  # of what is read whole: manifests, signatures, pointers, entries of the log, lists
 
 
 class Listed(NamedTuple):

@@ -196,13 +196,13 @@ TAMPERINGS: dict[str, tuple[Callable[[Bucket], object], str]] = {
         lambda b: b.put("weights/abc.safetensors", b"x"),
         "^in S3: 'weights/abc.safetensors' is of no version that the approval log knows$",
     ),
-    "manifest of forty megabytes": (
-        lambda b: b.put(f"{RELEASE}manifest.json", b" " * (40 << 20)),
-        "2: in S3: s3://.*/manifest.json is none of ours: 41943040 bytes",
+    "manifest of 17 MiB": (
+        lambda b: b.put(f"{RELEASE}manifest.json", b" " * (17 << 20)),
+        "2: in S3: s3://.*/manifest.json is none of ours: 17825792 bytes",
     ),
-    "entry of forty megabytes": (
-        lambda b: b.put("approvals/000004.json", b" " * (40 << 20)),
-        "^approval log is broken: s3://.*/approvals/000004.json is none of ours: 41943040 bytes",
+    "entry of 17 MiB": (
+        lambda b: b.put("approvals/000004.json", b" " * (17 << 20)),
+        "^approval log is broken: s3://.*/approvals/000004.json is none of ours: 17825792 bytes",
     ),
     "artifact changed": (
         lambda _: _artifact(5, "grid.png").write_bytes(b"x"),
