@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from esd_core import digest
 from esd_core.studies.figures import Figure, Unit
@@ -168,6 +169,9 @@ def _lines(chart: Lines) -> Drawing:
         axes.plot(line.x, line.y, color=COLOURS[(i + 1) % len(COLOURS)], linewidth=1.4, label=line.name)
     if chart.logarithmic:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(chart.x_axis)
     axes.set_ylabel(chart.y_axis)
     axes.set_title(chart.title, loc="left", fontsize=11)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from esd_core.errors import EvaluationError, InvalidInput
+from esd_core.generation import generate
 from esd_core.studies.figures import Figure
 from esd_core.studies.study import Study, Table, read_study
+from esd_core.studies.workbench import Folders
 
 IMAGES, OTHERS = 3, 2  # as studies ask for here
 
@@ -63,6 +66,7 @@ def test_the_page_needs_nothing_else(study: Callable[..., tuple[Study, Path]]) -
     _, out = study("objects")
     page = (out / "study.html").read_text()
     assert page.count("<svg") == 3  # bars, heat map, losses
+    assert "mathdefault" not in page
     assert "2 steps of the sampler auto, guidance 3, seed 0" in page
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
     assert "<script" not in page
@@ -193,3 +197,27 @@ def test_what_a_suite_does_not_say_is_asked_for(study: Callable[..., tuple[Study
         study("implied", concepts=["house"])
     with pytest.raises(EvaluationError, match="no probe of the suite measures 'boat'"):
         study("objects", concepts=["house", "boat"])
+
+
+@pytest.mark.parametrize("at", [1, 4, 9])
+def test_a_study_that_was_stopped_goes_on_with_what_is_missing(
+    study: Callable[..., tuple[Study, Path]], folders: Folders, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Erasures are kept too; stopped ones are continued (tests of the checkpoint)."""
+    whole, _ = study("objects", concepts=["house"])
+    shutil.rmtree(folders.cache)
+    drawn: list[int] = []
+
+    def until(pipeline: Any, prompts: Sequence[str], *given: Any, **options: Any) -> np.ndarray:
+        drawn.append(len(prompts))
+        if len(drawn) == at:
+            raise KeyboardInterrupt
+        return generate(pipeline, prompts, *given, **options)
+
+    monkeypatch.setattr("esd_core.evaluation.judged_images.Artist.at_once", 1)
+    monkeypatch.setattr("esd_core.evaluation.artist.generate", until)
+    with pytest.raises(KeyboardInterrupt):
+        study("objects", concepts=["house"])
+    assert study("objects", concepts=["house"])[0] == whole
+    images = sum(figure.images or 0 for figure in figures(whole.tables[0], 1)[:1]) + OTHERS
+    assert len(drawn) == 2 * images + 1  # each image of the two models once, and the one that was interrupted
