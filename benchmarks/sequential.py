@@ -1,12 +1,12 @@
 """What the sequential gates cost and how often they are wrong, simulated and on images of the bundled miniature:
 
-    python -m benchmarks.sequential [--runs N]
+    python -m benchmarks.sequential [--runs N] [--images N]
     python -m benchmarks.sequential --weights FILE ... [--erased N] [--others N] [--out DIR]
 
 Without weights: runs of models with known rates. With the weights of edited miniatures: each is drawn and judged once,
 beside the base itself; then evaluations are replayed on images drawn from these with replacement, so that the true
-rates are known. Prints Markdown tables. The fixed number is the smallest that keeps the same errors at the edges of
-the same zone; for the others it is told how often a concept appears anew, which nobody knows beforehand.
+rates are known. Prints Markdown tables, and what all rows take together. The fixed number is the smallest that keeps
+the same errors at the edges of the same zone; for the others it is told how often a concept appears anew.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from esd_core.generation import edited_pipeline
 from esd_core.weights import read_weights
 
 GATES = Gates()
-MOST = 200  # images of a probe, as in infra/lists/demo.yaml
+MOST = 200  # images of a probe at most, as in infra/lists/demo.yaml
 OTHERS = 18  # probes beside two of an erased concept, as in the miniature's suite
 REMAINING = (0.0, 0.02, 0.04, 0.075, 0.10, 0.125, 0.20, 0.40, 0.90)
 DROPS = (-0.01, 0.0, 0.01, 0.02, 0.0375, 0.05, 0.0625, 0.10, 0.15, 0.30)
@@ -60,6 +60,22 @@ class Tally:
     def wrong(self, figure: float, zone: Zone) -> str:
         """The error that a figure outside the zone can meet."""
         return f"{self.passed:.1%}" if figure >= zone.high else f"{self.failed:.1%}" if figure <= zone.low else "either"
+
+
+@dataclass(frozen=True)
+class Row:
+    """text: its first columns; fixed: images of the test of fixed size."""
+
+    text: str
+    found: Tally
+    wrong: str
+    fixed: int
+
+    def __str__(self) -> str:
+        found = self.found
+        undecided = max(0.0, 1 - found.passed - found.failed)
+        shares = f"{found.passed:.1%} | {found.failed:.1%} | {undecided:.1%} | {self.wrong}"
+        return f"| {self.text} | {shares} | {found.images:.0f} | {self.fixed} | {found.images / self.fixed:.0%} |"
 
 
 @lru_cache
@@ -105,39 +121,32 @@ def tally(pairs: np.ndarray, above: Payoffs, zone: Zone, looks: np.ndarray, prob
     return Tally(float(passed.mean()), float(failed.mean()), float(looks[last].mean()))
 
 
-def simulated(runs: int) -> Iterator[str]:
+def simulated(runs: int, most: int) -> Iterator[str | Row]:
     random = np.random.default_rng(0)
-    zone, looks = GATES.zone(GATES.erased_at_most), np.arange(BATCH, MOST + 1, BATCH)
+    zone, looks = GATES.zone(GATES.erased_at_most), np.arange(BATCH, most + 1, BATCH)
     yield header("base rate | remains")
     for base_rate in BASE_RATES:
         for share in REMAINING:
             chances = [base_rate * share, base_rate * (1 - share), 0.0, 1 - base_rate]
-            pairs = random.choice(4, (runs, MOST), p=chances)
+            pairs = random.choice(4, (runs, most), p=chances)
             found = tally(pairs, share_above, zone, looks)
-            yield row(
-                f"{base_rate:.0%} | {100 * share:g}%", found, found.wrong(share, zone), fixed_share(zone, base_rate)
-            )
-    zone, looks = GATES.zone(GATES.others_drop_at_most), OTHERS * np.arange(GRID_SEEDS, MOST + 1)
+            text = f"{base_rate:.0%} | {100 * share:g}%"
+            yield Row(text, found, found.wrong(share, zone), fixed_share(zone, base_rate))
+    zone, looks = GATES.zone(GATES.others_drop_at_most), OTHERS * np.arange(GRID_SEEDS, most + 1)
     yield "\n" + header("appears anew | falls by, points")
     for gains in GAINS:
         for drop in DROPS:
             if drop + gains < 0:
                 continue
-            pairs = random.choice(4, (runs, OTHERS * MOST), p=[0.0, drop + gains, gains, 1 - drop - 2 * gains])
+            pairs = random.choice(4, (runs, OTHERS * most), p=[0.0, drop + gains, gains, 1 - drop - 2 * gains])
             found = tally(pairs, drop_above, zone, looks, OTHERS)
             text = f"{gains:.0%} | {100 * drop:g}"
-            yield row(text, found, found.wrong(drop, zone), fixed_drop(zone, gains, OTHERS))
+            yield Row(text, found, found.wrong(drop, zone), fixed_drop(zone, gains, OTHERS))
 
 
 def header(first: str) -> str:
     columns = [*first.split(" | "), "passed", "failed", "undecided", "wrong", "images, mean", "fixed number", "ratio"]
     return f"| {' | '.join(columns)} |\n|{'---:|' * len(columns)}"
-
-
-def row(text: str, found: Tally, wrong: str, fixed: int) -> str:
-    undecided = max(0.0, 1 - found.passed - found.failed)
-    shares = f"{found.passed:.1%} | {found.failed:.1%} | {undecided:.1%} | {wrong}"
-    return f"| {text} | {shares} | {found.images:.0f} | {fixed} | {found.images / fixed:.0%} |"
 
 
 @dataclass(frozen=True)
@@ -182,7 +191,7 @@ def judged(weights: Path | None, concepts: tuple[Concept, ...], arguments: argpa
     return Model(concepts, suite, before, after.judged(counts))
 
 
-def replayed(model: Model, name: str, runs: int) -> Iterator[str]:
+def replayed(model: Model, name: str, runs: int) -> Iterator[Row]:
     """Rows of both gates: their decisions over replays, against what is true of the pool."""
     whole = model.subject(0).report(model.before, model.after)
     subject, random = model.subject(MOST), np.random.default_rng(0)
@@ -202,10 +211,10 @@ def replayed(model: Model, name: str, runs: int) -> Iterator[str]:
             sum(result.decision is wanted for result in results) / runs for wanted in (Decision.PASSED, Decision.FAILED)
         )
         found = Tally(passed, failed, sum(result.images for result in results) / runs)
-        yield row(f"{name} | {what} {figure:.1%}", found, found.wrong(figure, zone), fixed[gate])
+        yield Row(f"{name} | {what} {figure:.1%}", found, found.wrong(figure, zone), fixed[gate])
 
 
-def real(arguments: argparse.Namespace) -> Iterator[str]:
+def real(arguments: argparse.Namespace) -> Iterator[str | Row]:
     yield header("model | true figure")
     models = [(path, tuple(read_weights(path).provenance.concepts)) for path in arguments.weights]
     for concepts in dict.fromkeys(concepts for _, concepts in models):
@@ -222,13 +231,19 @@ def named(concepts: Sequence[Concept]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=2000, help="of each row (2000)")
+    parser.add_argument("--images", type=int, default=MOST, help=f"of each probe at most, of known rates ({MOST})")
     parser.add_argument("--weights", type=Path, nargs="*", default=[], metavar="FILE", help="of edited miniatures")
     parser.add_argument("--erased", type=int, default=120, help="images of each probe of the concept (120)")
     parser.add_argument("--others", type=int, default=32, help="images of each other probe (32)")
     parser.add_argument("--out", type=Path, default=Path("var/sequential"), help="where judged images are kept")
     arguments = parser.parse_args()
-    for line in real(arguments) if arguments.weights else simulated(arguments.runs):
+    rows = []
+    for line in real(arguments) if arguments.weights else simulated(arguments.runs, arguments.images):
         print(line, flush=True)
+        rows += [line] if isinstance(line, Row) else []
+    print(
+        f"\nAll rows: {sum(row.found.images for row in rows) / sum(row.fixed for row in rows):.0%} of the fixed numbers"
+    )
 
 
 if __name__ == "__main__":
