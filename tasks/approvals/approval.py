@@ -6,7 +6,7 @@ overwrite those.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from esd_core import digest
 from esd_core.concept_list import ApprovalPolicy
@@ -134,16 +134,40 @@ def _decide(
         override=override,
     )
     bucket = open_bucket()
-    record = approval_log.append(bucket, lambda log: _unless_said(log, wanted))
+    record = approval_log.append(bucket, _unless_others_decide(wanted) if verdict is None else _unless_decided(wanted))
     if record and verdict:
         return record
     log = approval_log.read_log(bucket)
+    standing = standing_of(log, version.model, version.version)
     if verdict is None:
         mirror.show(bucket, version.model, log)
-    entries = standing_of(log, version.model, version.version).entries
-    said = record or next((entry for entry in reversed(entries) if says_the_same(entry, wanted)), None)
+        said = record or next((entry for entry in reversed(standing.entries) if says_the_same(entry, wanted)), None)
+    else:
+        said = standing.decided
     assert said is not None  # it was not appended because it is there
     return said
+
+
+def _unless_decided(wanted: Entry) -> Callable[[Sequence[ApprovalRecord]], Entry | None]:
+    """What a policy appends: nothing once somebody has decided, be it a moment ago."""
+    return lambda log: None if standing_of(log, wanted.model, wanted.version).decided else wanted
+
+
+def _unless_others_decide(wanted: Entry) -> Callable[[Sequence[ApprovalRecord]], Entry | None]:
+    """What a person appends; ApprovalError when, at the same moment, another one decided otherwise."""
+    seen: list[ApprovalRecord | None] = []
+
+    def decide(log: Sequence[ApprovalRecord]) -> Entry | None:
+        last = standing_of(log, wanted.model, wanted.version).last
+        seen.append(last)
+        if last and last != seen[0] and last.decision is not wanted.decision:
+            raise ApprovalError(
+                f"{wanted.model} version {wanted.version} was {last.decision.value} by {last.by} at this moment "
+                f"({last.reason}): nothing was added; look at that, and decide again"
+            )
+        return _unless_said(log, wanted)
+
+    return decide
 
 
 def _unless_said(log: Sequence[ApprovalRecord], wanted: Entry) -> Entry | None:

@@ -25,7 +25,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def faults_of_structure(path: Path) -> list[str]:
-    """Whether the header describes the file exactly, and every number is finite."""
+    """Whether the header describes the file exactly, and every number is a finite float of 16, 32 or 64 bits."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -34,6 +34,9 @@ def faults_of_structure(path: Path) -> list[str]:
                 return [f"{path.name} holds no tensors"]
     except (SafetensorError, OSError) as e:
         return [f"{path.name} is not safetensors: {e}"]
+    others = [name for name, entry in _header(path).items() if entry["dtype"] not in {**_EXPONENT, **_EXPONENT_16}]
+    if others:
+        return [f"{path.name} holds tensors of other numbers than weights have: {_named(others)}"]
     bad = [name for name, entry, data in _tensors(path) if not _is_finite(data, entry["dtype"])]
     return [f"{path.name} holds numbers that are not finite: {_named(bad)}"] if bad else []
 
@@ -81,10 +84,8 @@ def _is_finite(data: np.ndarray, dtype: str) -> bool:
     """Whether no float among the bytes has all exponent bits set, which infinities and NaNs have."""
     if dtype in _EXPONENT:
         unsigned, mask = _EXPONENT[dtype]
-    elif dtype in _EXPONENT_16:
-        unsigned, mask = np.uint16, _EXPONENT_16[dtype]
     else:
-        return True
+        unsigned, mask = np.uint16, _EXPONENT_16[dtype]
     width = np.dtype(unsigned).itemsize
     for first in range(0, len(data), _CHUNK * width):
         numbers = data[first : first + _CHUNK * width].copy().view(unsigned)

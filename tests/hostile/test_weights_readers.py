@@ -60,6 +60,8 @@ BAD_WEIGHTS: dict[str, bytes] = {
     "negative shape": _safetensors({"a": _entry(shape=(-2,))}, b"\0" * 8),
     "unknown numbers": _safetensors({"a": _entry(dtype="PICKLE")}, b"\0" * 8),
     "a name twice": _safetensors(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":' + b"1}", b"\0" * 8),
+    "whole numbers": save({"a": np.ones(2, np.int64)}),
+    "not a number in eight bits": _safetensors({"a": _entry(dtype="F8_E4M3", offsets=(0, 2))}, b"\x7f\x7f"),
     "not a number": save({"a": np.array([1.0, np.nan], np.float32)}),
     "infinite": save({"a": np.array([1.0, -np.inf], np.float64)}),
     "infinite in 16 bits": save({"a": np.array([1.0, np.inf], np.float16)}),

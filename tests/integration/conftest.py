@@ -177,9 +177,14 @@ def make(tmp_path: Path) -> Callable[..., Made]:
 
 
 @pytest.fixture
-def approved(bucket: Bucket, make: Callable[..., Made]) -> RegisteredVersion:
-    assert list(bucket.listing()) == []
-    version = make().register()
+def version(bucket: Bucket, make: Callable[..., Made]) -> RegisteredVersion:
+    """esd-miniature-sun 1, on which nobody has decided; the bucket is empty."""
+    assert bucket.listing() == {}
+    return make().register()
+
+
+@pytest.fixture
+def approved(version: RegisteredVersion) -> RegisteredVersion:
     approval.approve(version.model, version.version, "Ada Lovelace", "looked at the grid")
     return version
 

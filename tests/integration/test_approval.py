@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -22,12 +21,6 @@ from tasks.settings import Settings
 from tests.integration.conftest import Made, read_json
 
 Make = Callable[..., Made]
-
-
-@pytest.fixture
-def version(bucket: Bucket, make: Make) -> RegisteredVersion:
-    assert list(bucket.listing()) == []
-    return make().register()
 
 
 def _tags_and_aliases(version: RegisteredVersion) -> tuple[dict[str, str], list[str]]:
@@ -73,14 +66,6 @@ def test_deciding_the_same_again_is_no_new_entry(version: RegisteredVersion) -> 
     first = approval.approve(version.model, 1, "Ada", "fine")
     assert approval.approve(version.model, 1, " Ada ", "fine") == first
     assert len(approval.read_log()) == 1
-
-
-def test_people_deciding_at_once_all_get_their_entry(version: RegisteredVersion) -> None:
-    with ThreadPoolExecutor(4) as people:
-        list(people.map(lambda i: approval.approve(version.model, 1, f"person {i}", "fine"), range(4)))
-    log = approval.read_log()  # checks the chain
-    assert sorted(record.by for record in log) == [f"person {i}" for i in range(4)]
-    assert [record.entry for record in log] == [1, 2, 3, 4]
 
 
 def _alter(bucket: Bucket, key: str, **changes: object) -> None:
