@@ -10,7 +10,7 @@ from playwright.sync_api import Browser
 
 from esd_core.studies.figures import share
 from esd_core.studies.request import checked_request
-from esd_core.studies.study import Bars, HeatMap, Picture, Series, Sheet, Study, Table
+from esd_core.studies.study import Bars, HeatMap, Line, Lines, Picture, Series, Sheet, Study, Table
 from esd_core.studies.writing import PAGE, write_study
 
 NAMES = tuple(f"concept number {i} of many" for i in range(12))
@@ -30,6 +30,16 @@ def wide_study(tmp_path: Path) -> Path:
         charts=(
             HeatMap(name="wide-matrix", title="Matrix", rows=NAMES, columns=NAMES, figures=(ROW,) * 12),
             Bars(name="wide-bars", title="Bars", labels=NAMES, series=(Series(name="after", figures=ROW),)),
+        ),
+        course=(
+            Lines(
+                name="wide-losses",
+                title="Loss",
+                x_axis="step",
+                y_axis="mean",
+                logarithmic=True,
+                lines=tuple(Line(name=name, x=(1.0, 2.0), y=(0.1, 0.02)) for name in NAMES),
+            ),
         ),
         pictures=(Picture(name=sheet.name, title=sheet.title),),
         base="a/base@" + 40 * "f",
@@ -52,7 +62,7 @@ def test_a_study_is_no_wider_than_the_screen(
     page.screenshot(path=pictures / f"study-{scheme}-{width}.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     boxes = page.locator(".wide")
-    assert boxes.count() == 4
+    assert boxes.count() == 5
     for box in boxes.all():
         assert box.evaluate("box => box.getBoundingClientRect().right <= innerWidth")
     table = boxes.first
