@@ -5,6 +5,7 @@ Images are (H, W, 3) uint8. Small ones are enlarged by whole pixels, large ones 
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,15 +48,18 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def _fitting(
     draw: ImageDraw.ImageDraw, text: str, size: int, width: int
-) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font of that size, or as much smaller as the text needs, within reason."""
+) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
+    """The text with a font of that size, or as much smaller as it needs, within reason; then on several lines."""
     while size > SMALLEST and draw.textlength(text, font=_font(size)) > width:
         size -= 1
-    return _font(size)
+    length = draw.textlength(text, font=_font(size))
+    if length > width:
+        text = "\n".join(textwrap.wrap(text, max(1, int(0.9 * len(text) * width / length))))
+    return text, _font(size)
 
 
 def _row_label(draw: ImageDraw.ImageDraw, text: str, y: int, colour: tuple[int, int, int]) -> None:
-    font = _fitting(draw, text, 24, LABEL_WIDTH - 10)
+    text, font = _fitting(draw, text, 24, LABEL_WIDTH - 10)
     draw.text((MARGIN, y + CELL // 2), text, fill=colour, font=font, anchor="lm")
 
 
@@ -92,8 +96,8 @@ def write_table(path: Path, rows: Sequence[str], columns: Sequence[str], images:
     draw = ImageDraw.Draw(sheet)
     for c, name in enumerate(columns):
         x = MARGIN + LABEL_WIDTH + c * step
-        font = _fitting(draw, name, 22, CELL)
-        draw.text((x + CELL // 2, MARGIN + HEADER // 2), name, fill=INK, font=font, anchor="mm")
+        text, font = _fitting(draw, name, 22, CELL)
+        draw.text((x + CELL // 2, MARGIN + HEADER // 2), text, fill=INK, font=font, anchor="mm", align="center")
         for r in range(len(rows)):
             sheet.paste(fit(images[r, c]), (x, MARGIN + HEADER + r * step))
     for r, name in enumerate(rows):
