@@ -44,6 +44,9 @@ def faults_of_tags(bucket: Bucket, log: Sequence[ApprovalRecord], version: Regis
         for name, value in registered.items()
         if tags.get(name) != value
     ]
+    shown = tags.get("esd.approval_entry", "")
+    if shown.isdecimal() and int(shown) > len(log):
+        faults.append(f"MLflow shows entry {int(shown)}, but the approval log ends at {len(log)}: it was cut off")
     page, _, _ = description.partition(mirror.HISTORY)
     if tags.get(registry.PAGE_TAG, "") not in ("", digest.of_bytes(page.encode())):
         faults.append("its page does not say what was registered: edited by hand")

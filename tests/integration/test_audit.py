@@ -18,7 +18,8 @@ from tasks.releases.release import publish
 from tasks.s3.storage import Bucket, open_bucket
 from tasks.settings import Settings
 from tests.integration.conftest import Made
-from tests.integration.tamperings import MODEL, TAMPERINGS
+from tests.integration.mischief import MODEL
+from tests.integration.tamperings import TAMPERINGS
 
 pytestmark = pytest.mark.slow
 
