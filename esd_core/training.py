@@ -29,7 +29,8 @@ from esd_core.student import Batch, Student
 from esd_core.tuning import Action, Check, Tuned
 
 log = logging.getLogger(__name__)
-CHECKPOINTS = 10  # per erasure
+CHECKPOINTS = 10  # per erasure, at most
+SPARING = 10.0  # times what writing the last one took, until the next: they cost a tenth of the time at most
 EXPLODED = 1000.0  # times the mean of the first losses; single points differ a hundredfold
 FIRST_LOSSES = 10
 
@@ -49,7 +50,7 @@ class Training:
         progress: bool,
     ) -> None:
         """witnesses: for each concept what looks at its images; none where nothing does."""
-        self.started = time.monotonic()
+        self.started = self.next_checkpoint = time.monotonic()
         self.job, self.progress = job, progress
         self.recipes = [erasure.recipe for erasure in job.erasures]
         witnesses = witnesses or [None] * len(job.erasures)
@@ -121,9 +122,15 @@ class Training:
                 state.forwards = earlier[0] + self.backbone.evaluations
                 state.equivalents = earlier[1] + self.backbone.evaluations + self.student.backward_cost
                 state.seconds = earlier[2] + time.monotonic() - self.started
-                if len(state.losses) % every == 0:
-                    self.checkpoint.write(state)
+                if len(state.losses) % every == 0 and time.monotonic() >= self.next_checkpoint:
+                    self._keep(state)
         return state
+
+    def _keep(self, state: Progress) -> None:
+        began = time.monotonic()
+        self.checkpoint.write(state)
+        ended = time.monotonic()
+        self.next_checkpoint = ended + SPARING * (ended - began)
 
     def tuned(self, state: Progress) -> tuple[Tuned, ...]:
         """What was chosen for the concepts whose recipe left something open, and why."""

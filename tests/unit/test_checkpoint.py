@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ import torch
 from safetensors import safe_open
 
 from esd_core.base_model import ResolvedBase, resolve_base
-from esd_core.checkpoint import CHECKPOINT
+from esd_core.checkpoint import CHECKPOINT, Checkpoint, Progress
 from esd_core.concepts import ConceptKind, ErasureJob
 from esd_core.machine import Machine
 from esd_core.recipe import ParameterSubset
@@ -40,6 +41,12 @@ MODES: dict[str, list[dict[str, Any]]] = {
     "student, joint, tuned": [{**OPEN, **STUDENT}, {**OPEN, **STUDENT}],
     "bank and student, joint": [{"iterations": 5}, {**STUDENT, "iterations": 5, "retain": ("a tree",)}],
 }
+
+
+@pytest.fixture(autouse=True)
+def every_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is left out for the time that it takes."""
+    monkeypatch.setattr("esd_core.training.SPARING", 0.0)
 
 
 @pytest.fixture
@@ -86,6 +93,7 @@ def die_in_step(step: int, mode: str, base_folder: str, folder: str) -> None:
     base = resolve_base(base_folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Student, "gradients", last)
+        patch.setattr("esd_core.training.SPARING", 0.0)
         run(job_in(mode, base), base, Path(folder))
 
 
@@ -172,3 +180,26 @@ def test_after_a_damaged_checkpoint_it_ends_with_the_same_bits(base: ResolvedBas
     DAMAGES["no points of the last lesson"](tmp_path / "killed" / CHECKPOINT)
     resumed = run(job, base, tmp_path / "killed")
     assert resumed.weights_digest == run(job, base, tmp_path / "whole").weights_digest
+
+
+def test_checkpoints_take_a_small_part_of_the_time(
+    base: ResolvedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where writing is slow there is the first one, and none until ten times as long has passed."""
+    now, written = [0.0], []
+
+    def slow(_: Checkpoint, progress: Progress) -> None:
+        written.append(len(progress.losses))
+        now[0] += 1.0
+
+    def step(self: Training, state: Progress, part: int) -> None:
+        now[0] += 0.5
+        steps(self, state, part)
+
+    steps = Training._step
+    monkeypatch.setattr("esd_core.training.SPARING", 10.0)
+    monkeypatch.setattr(Checkpoint, "write", slow)
+    monkeypatch.setattr(Training, "_step", step)
+    monkeypatch.setattr("esd_core.training.time", SimpleNamespace(monotonic=lambda: now[0]))
+    run(job_of(base, erasure_of("sun", subset="esd-x", iterations=50)), base, tmp_path)
+    assert written == [5, 25, 45]
