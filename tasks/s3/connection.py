@@ -33,6 +33,7 @@ def server_address(settings: Settings) -> str | None:
 @lru_cache(maxsize=8)
 def connect(address: str | None, region: str, embedded: bool, timeout: float) -> S3Client:
     import boto3
+    import botocore.session
     from botocore.config import Config
 
     config = Config(
@@ -44,7 +45,10 @@ def connect(address: str | None, region: str, embedded: bool, timeout: float) ->
         proxies={} if embedded else None,  # a proxy cannot reach this machine's loopback address
     )
     made_up = EMBEDDED if embedded else None  # None: the default chain
-    client: S3Client = boto3.session.Session().client(
+    session = botocore.session.get_session()
+    # times stay text: nobody reads them, and reading them takes most of the time of a long listing
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=lambda told: told)
+    client: S3Client = boto3.session.Session(botocore_session=session).client(
         "s3",
         endpoint_url=address,
         region_name=region,
