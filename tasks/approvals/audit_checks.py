@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def faults_of_tags(bucket: Bucket, log: Sequence[ApprovalRecord], version: Regis
         if tags.get(name) != value
     ]
     shown = tags.get("esd.approval_entry", "")
-    if shown.isdecimal() and int(shown) > len(log):
+    if re.fullmatch("[0-9]{1,9}", shown) and int(shown) > len(log):
         faults.append(f"MLflow shows entry {int(shown)}, but the approval log ends at {len(log)}: it was cut off")
     page, _, _ = description.partition(mirror.HISTORY)
     if tags.get(registry.PAGE_TAG, "") not in ("", digest.of_bytes(page.encode())):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,7 +66,7 @@ def _resolve(reference: str) -> tuple[Bucket, str, int]:
             raise InvalidInput(f"{reference} is not where a release lies: expected s3://BUCKET/releases/MODEL/VERSION")
         return open_bucket(name), *named
     model, at, number = reference.partition("@")
-    if not is_model_name(model) or (at and not (number.isascii() and number.isdecimal())):
+    if not is_model_name(model) or (at and not re.fullmatch("[0-9]{1,9}", number)):
         raise InvalidInput(f"{reference[:200]!r} names no release: expected MODEL, MODEL@VERSION or s3://...")
     bucket = open_bucket()
     return bucket, model, int(number) if at else _current(bucket, model)

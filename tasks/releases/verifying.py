@@ -229,7 +229,9 @@ def faults_of_log(found: Found, log: Sequence[ApprovalRecord]) -> list[str]:
         for entry in found.manifest.approvals
         if entry not in standing.entries
     ]
-    if standing.released and standing.released.manifest_digest != digest.of_bytes(found.content):
+    if standing.released is None:
+        faults.append("the approval log does not have it as released: publish it again, or find out who put it there")
+    elif standing.released.manifest_digest != digest.of_bytes(found.content):
         faults.append(f"{MANIFEST} is not the one that was released: the approval log names another SHA-256")
     if standing.last and standing.state is State.WITHDRAWN:
         faults.append(f"withdrawn by {standing.last.by}: {standing.last.reason}")

@@ -91,6 +91,10 @@ TAMPERINGS: dict[str, tuple[Callable[[Bucket], object], str]] = {
         misplaced_version,
         f"esd-miniature-moon 1: esd-miniature-moon version 1 holds the job of {MODEL}: its tags were edited by hand",
     ),
+    "tag of the entry, of five thousand digits": (
+        tag(4, "esd.approval_entry", "9" * 5000),
+        "4: tag esd.approval_entry says '999",
+    ),
     "log cut off": (cut_off, "4: MLflow shows entry 4, but the approval log ends at 3: it was cut off"),
     "weights of nobody": (
         lambda b: b.put("weights/abc.safetensors", b"x"),

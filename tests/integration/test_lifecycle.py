@@ -179,6 +179,7 @@ def test_a_folder_with_other_things_in_it_is_not_a_release(two: Bucket, tmp_path
         ("../etc", "names no release"),
         ("model@one", "names no release"),
         ("model@", "names no release"),
+        (f"model@{'9' * 5000}", "names no release"),
         ("s3://bucket/somewhere/else", "is not where a release lies"),
         ("esd-miniature-sun@7", "is one that nobody has decided on, not released"),
     ],

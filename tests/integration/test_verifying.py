@@ -152,7 +152,7 @@ def test_a_certificate_vouches_from_publishing_to_the_audit(
 
 
 def test_what_stands_in_the_place_of_an_unrecorded_release_is_not_recorded(
-    approved: Bucket, monkeypatch: pytest.MonkeyPatch
+    approved: Bucket, monkeypatch: pytest.MonkeyPatch, say: Say
 ) -> None:
     """Whoever may write releases, but not approve, cannot have his manifest taken for the publisher's."""
     with monkeypatch.context() as crash:
@@ -166,6 +166,8 @@ def test_what_stands_in_the_place_of_an_unrecorded_release_is_not_recorded(
     with pytest.raises(ReleaseError, match="holds another manifest than this version makes"):
         publish(MODEL, 1)
     assert read_log(approved)[-1].decision.value == "approved"
+    code, told = say("verify", approved.uri(PLACE))
+    assert (code, told.split(": ")[1]) == (1, "the approval log does not have it as released")
     approved.put(f"{PLACE}manifest.json", honest)
     publish(MODEL, 1)
     approved.put(f"{PLACE}manifest.json", json.dumps(manifest).encode())
