@@ -24,10 +24,11 @@ from tests.postgres import private_cluster
 from tests.survival.yard import Yard, opened
 
 TITLES = {
-    "unet": "the U-Net, forwards and backwards",
+    "unet": "the U-Net at work, forwards and backwards",
+    "waiting": "the U-Net waiting for the processor",
     "erasing": "the rest of erasing",
     "evaluating": "the rest of evaluating",
-    "elsewhere": "everything else: Prefect, MLflow, S3, pictures",
+    "elsewhere": "between these steps",
     "overhead": "not in the U-Net, in all",
 }
 ASKED = {"mlflow": "requests to MLflow", "s3": "requests to S3"}

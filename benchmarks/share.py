@@ -1,5 +1,7 @@
 """Where a share's time goes: eight concepts erased one after the other, as a runner does, with a clock on the U-Net.
 
+The U-Net's work is told in the processor's seconds, on one thread: what it waits for others, counts as theirs.
+
 `python -m benchmarks.night` starts it with the settings of its servers; it prints JSON.
 """
 
@@ -22,9 +24,9 @@ GATES = {"erased_at_most": 1.0, "others_drop_at_most": 1.0}
 
 @dataclass
 class UnetClock:
-    """When the U-Net was at work, forwards and backwards: (begin, end) in seconds since the epoch."""
+    """Forwards and backwards of the U-Net: (end, seconds it was at work, seconds it took)."""
 
-    spells: list[tuple[float, float]] = field(default_factory=list)
+    spells: list[tuple[float, float, float]] = field(default_factory=list)
 
     def start(self) -> None:
         """From now on, in this process."""
@@ -32,30 +34,35 @@ class UnetClock:
         from diffusers import UNet2DConditionModel
         from torch.nn.modules import module
 
-        began: list[float] = []
+        began: list[tuple[float, float]] = []
 
         def before(called: torch.nn.Module, _: Any) -> None:
             if isinstance(called, UNet2DConditionModel):
-                began.append(time.time())
+                began.append((time.thread_time(), time.time()))
 
         def after(called: torch.nn.Module, _: Any, __: Any) -> None:
             if isinstance(called, UNet2DConditionModel):
-                self.spells.append((began.pop(), time.time()))
+                self._note(*began.pop())
 
         module.register_module_forward_pre_hook(before)
         module.register_module_forward_hook(after)
         backward = torch.autograd.backward
 
         def timed(*arguments: Any, **options: Any) -> None:
-            begin = time.time()
+            begin = time.thread_time(), time.time()
             backward(*arguments, **options)
-            self.spells.append((begin, time.time()))
+            self._note(*begin)
 
         torch.autograd.backward = timed
 
-    def within(self, begin: float, end: float) -> float:
-        """Seconds of U-Net work between two moments."""
-        return sum(last - first for first, last in self.spells if begin <= first and last <= end)
+    def _note(self, worked: float, begun: float) -> None:
+        now = time.time()
+        self.spells.append((now, time.thread_time() - worked, now - begun))
+
+    def within(self, begin: float, end: float) -> tuple[float, float]:
+        """Seconds that the U-Net was at work between two moments, and seconds that it took."""
+        found = [spell for spell in self.spells if begin <= spell[0] <= end]
+        return sum(worked for _, worked, _ in found), sum(took for _, _, took in found)
 
 
 @dataclass
@@ -81,12 +88,15 @@ class Requests:
 
 @dataclass(frozen=True)
 class Spent:
-    """Seconds of one concept. erasing, evaluating: what of these steps no U-Net took; elsewhere: of all other steps.
+    """Seconds from the beginning of one concept to that of the next; of the last, to the end of all.
 
-    mlflow, s3: requests.
+    unet: at work; waiting: for the processor or the interpreter, in the middle of it. erasing, evaluating: what of
+    these steps no U-Net took; elsewhere: between them. mlflow, s3: requests meanwhile, nearly all of them by the
+    concept before, which is finished beside.
     """
 
     unet: float
+    waiting: float
     erasing: float
     evaluating: float
     elsewhere: float
@@ -95,26 +105,24 @@ class Spent:
 
     @property
     def overhead(self) -> float:
-        return self.erasing + self.evaluating + self.elsewhere
+        return self.waiting + self.erasing + self.evaluating + self.elsewhere
 
 
-def spent(clock: UnetClock, requests: Requests, begin: float, end: float, tasks: list[dict[str, Any]]) -> Spent:
-    """begin, end: until the next concept began. tasks: the concept's, as Prefect's API tells them."""
+Span = tuple[float, float]  # begin and end, seconds since the epoch
+
+
+def spent(clock: UnetClock, requests: Requests, erase: Span, evaluate: Span, end: float) -> Spent:
+    """erase, evaluate: a concept's steps. end: when the next one began."""
     from tasks.settings import get_settings
 
-    servers = get_settings()
-
-    def of(name: str) -> tuple[float, float]:
-        """Seconds of a step, and of the U-Net in it."""
-        spans = [tuple(map(_moment, (t["start_time"], t["end_time"]))) for t in tasks if t["name"].startswith(name)]
-        return sum(end - begin for begin, end in spans), sum(clock.within(*span) for span in spans)
-
-    (erasing, taught), (evaluating, drawn) = of("erase "), of("evaluate ")
+    servers, (begin, erased), (drawn, evaluated) = get_settings(), erase, evaluate
+    (work, taught), (more, shown) = clock.within(*erase), clock.within(*evaluate)
     return Spent(
-        unet=taught + drawn,
-        erasing=erasing - taught,
-        evaluating=evaluating - drawn,
-        elsewhere=end - begin - erasing - evaluating,
+        unet=work + more,
+        waiting=taught + shown - work - more,
+        erasing=erased - begin - taught,
+        evaluating=evaluated - drawn - shown,
+        elsewhere=end - begin - (erased - begin) - (evaluated - drawn),
         mlflow=requests.within(begin, end, servers.mlflow_tracking_uri),
         s3=requests.within(begin, end, servers.s3_endpoint_url or ""),
     )
@@ -127,7 +135,6 @@ def _moment(told: str) -> float:
 def run(seed: int) -> list[Spent]:
     """Erase all, and tell where the time of each went, in the order they were done."""
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
     from prefect.events.worker import EventsWorker
 
     from esd_core.concept_list import ApprovalPolicy
@@ -143,18 +150,16 @@ def run(seed: int) -> list[Spent]:
     EventsWorker.drain_all(timeout=10)  # states of tasks travel as events
     time.sleep(5)
     with get_client(sync_client=True) as client:
-        share = FlowRunFilterParentFlowRunId(any_=[state.state_details.flow_run_id])
-        concepts = client.read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=share))
-        found = []
-        ordered = sorted(concepts, key=lambda run: str(run.start_time))
-        ends = [concept.start_time for concept in ordered[1:]] + [ordered[-1].end_time]
-        for concept, end in zip(ordered, ends, strict=True):
-            wanted = {"flow_runs": {"id": {"any_": [str(concept.id)]}}}
-            tasks = client.request("POST", "/task_runs/filter", json=wanted).json()
-            assert concept.start_time
-            assert end
-            found.append(spent(clock, requests, concept.start_time.timestamp(), end.timestamp(), tasks))
-    return found
+        wanted = {"flow_runs": {"id": {"any_": [str(state.state_details.flow_run_id)]}}}
+        tasks = client.request("POST", "/task_runs/filter", json=wanted).json()
+
+    def spans(step: str) -> list[Span]:
+        found = [(t["start_time"], t["end_time"]) for t in tasks if t["name"].startswith(step)]
+        return sorted((_moment(begin), _moment(end)) for begin, end in found)
+
+    erased, evaluated, (settled,) = spans("erase "), spans("evaluate "), spans("settle")
+    ends = [begin for begin, _ in erased[1:]] + [settled[0]]
+    return [spent(clock, requests, *steps) for steps in zip(erased, evaluated, ends, strict=True)]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Erasing: one runner's share of the night, or what a person types; concept by concept, the cheapest first."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from prefect import flow, runtime
@@ -9,12 +10,23 @@ from prefect.states import Completed, Failed
 
 from esd_core.concept_list import ApprovalPolicy, ConceptList, ListMode
 from esd_core.concepts import MINIATURE
+from esd_core.evaluation.results import EvaluationReport
 from esd_core.kept_models import keeping
 from flows.form import Concepts, Images, Indifference, Share, WrongShare
 from tasks.nights import artifacts, concept_runs, notices, steps
+from tasks.nights.beside import one_behind
 from tasks.nights.night import Night, reason
 from tasks.nights.plan import PlannedJob
 from tasks.nights.shares import cost, part_of
+
+
+@dataclass(frozen=True)
+class Made:
+    """A concept that is erased and measured, and the bar that shows how far it is."""
+
+    outcome: Any  # an ErasureOutcome, whose module loads torch
+    report: EvaluationReport
+    progress: artifacts.Progress
 
 
 def share_name() -> str:
@@ -73,23 +85,29 @@ def erase(
 
 
 def erase_here(jobs: Sequence[PlannedJob], wanted: ConceptList, progress: artifacts.Progress) -> dict[str, str]:
-    """Do the jobs one after the other in this process; returns why concepts failed, by slug."""
+    """Do the jobs one after the other in this process; returns why concepts failed, by slug.
+
+    While one is erased and measured, the one before it is registered and published.
+    """
     failed = {}
     concept_runs.end_orphans()
     with concept_runs.of_one_share(), keeping():
-        for done, planned in enumerate(sorted(jobs, key=cost), start=1):
-            state = erase_concept(planned, part_of(wanted, [planned]), return_state=True)
+        ends = one_behind(
+            sorted(jobs, key=cost),
+            lambda planned: erase_concept(planned, part_of(wanted, [planned])),
+            lambda planned, made: finish_concept(planned, part_of(wanted, [planned]), made.result, return_state=True),
+        )
+        for done, (planned, state) in enumerate(ends, start=1):
             if not state.is_completed():
                 failed[planned.slug] = reason(state)
             progress.advance(done)
     return failed
 
 
-@flow(name=concept_runs.FLOW, flow_run_name="{planned.slug}", persist_result=False)
-def erase_concept(planned: PlannedJob, wanted: ConceptList) -> State[Any]:
-    """Erase, measure and register the concept unless that is done already; then approve and publish it by policy."""
+def erase_concept(planned: PlannedJob, wanted: ConceptList) -> Made | None:
+    """Erase and measure the concept; None where that is done already."""
     if planned.version:
-        return Completed(message="registered already")
+        return None
     progress = artifacts.start_concept(planned)
     if planned.again:
         steps.start_over(planned)
@@ -100,15 +118,24 @@ def erase_concept(planned: PlannedJob, wanted: ConceptList) -> State[Any]:
     if planned.comparison:
         steps.erase(planned.comparison, wanted)
         steps.keep_comparison(planned, steps.evaluate(planned.comparison, wanted))
-    verdict = steps.judge_by_gates(report, wanted.gates)
+    return Made(outcome, report, progress)
+
+
+@flow(name=concept_runs.FLOW, flow_run_name="{planned.slug}", persist_result=False)
+def finish_concept(planned: PlannedJob, wanted: ConceptList, made: Callable[[], Made | None]) -> State[Any]:
+    """Register what was made of the concept, approve and publish it by policy; or fail with what was in the way."""
+    concept = made()
+    if concept is None:
+        return Completed(message="registered already")
+    verdict = steps.judge_by_gates(concept.report, wanted.gates)
     grid = steps.report_concept(planned, verdict)
-    version = steps.register(outcome, report, verdict, planned.again)
-    progress.advance(3)
-    artifacts.show_concept(version, report, verdict, grid)
+    version = steps.register(concept.outcome, concept.report, verdict, planned.again)
+    concept.progress.advance(3)
+    artifacts.show_concept(version, concept.report, verdict, grid)
     record = steps.approve_by_policy(version, verdict, wanted.approval)
     if record and record.approved:
         steps.publish(version.model, version.version)
-    progress.advance(4)
+    concept.progress.advance(4)
     return Completed(message=f"registered as {version.model} {version.version}")
 
 

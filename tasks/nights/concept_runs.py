@@ -1,4 +1,4 @@
-"""The runs of single concepts inside a runner's.
+"""The runs of single concepts inside a runner's: each begins when its concept is measured, and says how it ended.
 
 They have no heartbeat of their own: each would wait for half a second for its thread to end. So no automation notices
 when their runner dies, and they are ended here.
@@ -23,7 +23,7 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Crashed
 
-FLOW = "erase-concept"
+FLOW = "finish-concept"
 _NIGHT: ContextVar[str] = ContextVar("night")
 
 

@@ -133,7 +133,7 @@ def test_prefect_leads_to_mlflow_and_back(page: Page, stack: Stack, shown_home: 
     expect(back).to_be_visible()
     page.goto(str(back.get_attribute("href")))
     assert page.url.startswith(stack.prefect)
-    expect(page.get_by_text("erase-concept").first).to_be_visible()
+    expect(page.get_by_text("finish-concept").first).to_be_visible()
 
 
 def field(page: Page, title: str) -> Locator:

@@ -82,7 +82,8 @@ def test_what_a_dead_runner_had_not_finished_is_dealt_again(yard: Yard, paramete
     night = yard.start_night(both)
     wait_for(lambda: "car" in yard.versions and yard.children(night), 120, lambda: yard.story(night))
     (first,) = yard.children(night)
-    wait_for(lambda: len(yard.children(first.id)) == 2, 60, lambda: yard.story(night))
+    (car,) = yard.children(first.id)
+    yard.end_of(car.id, 60)
     engine = engine_of(first.id)
     assert engine
     os.kill(engine, signal.SIGKILL)
