@@ -51,10 +51,12 @@ class Probe(BaseModel):
     def measures(self, concept: Concept) -> bool:
         return not self.negated and concept.is_called(self.concept)
 
-    def called(self, name: str) -> Probe:
-        """The same prompts with the concept called by another name."""
+    def called(self, name: str) -> Probe | None:
+        """The prompts that name the concept, calling it by another name; None where none of them names it."""
         word = re.compile(rf"(?<!\w){re.escape(self.concept)}(?!\w)", re.IGNORECASE)
-        prompts = tuple(word.sub(name, prompt) for prompt in self.prompts)
+        prompts = tuple(word.sub(lambda _: name, prompt) for prompt in self.prompts if word.search(prompt))
+        if not prompts:
+            return None
         return self.model_copy(update={"name": f"{self.name}, as {name}", "concept": name, "prompts": prompts})
 
 
@@ -123,15 +125,19 @@ class Suite(BaseModel):
         return self.model_copy(update={"probes": ()}).digest
 
     def with_synonyms(self, concepts: Sequence[Concept]) -> Suite:
-        """The suite, and each concept's named probes once more for every other name that no probe knows."""
+        """The suite, and each concept's named probes once more for every other name that no probe knows.
+
+        Prompts that describe it without its name are not asked again: nothing in them could be called otherwise.
+        """
         known = {probe.concept.casefold() for probe in self.probes}
         more = [
-            probe.called(name)
+            called
             for concept in concepts
             for name in concept.also_known_as
             if name.casefold() not in known
             for probe in self.probes
             if probe.concept.casefold() == concept.name.casefold() and not (probe.implied or probe.negated)
+            if (called := probe.called(name))
         ]
         return self.model_copy(update={"probes": (*self.probes, *more)})
 

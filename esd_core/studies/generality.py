@@ -85,7 +85,10 @@ def _asked(bench: Workbench, name: str, synonyms: Sequence[str]) -> dict[str, Pr
     named = next((probe for probe in bench.probes_of(name) if not probe.implied), bench.probes_of(name)[0])
     asked = {f"“{name}”": named}
     for other in synonyms:
-        asked[f"“{other}”"] = named.called(other)
+        called = named.called(other)
+        if called is None:
+            raise InvalidInput(f"no prompt of the suite's probe {named.name!r} names {name!r}: add some that do")
+        asked[f"“{other}”"] = called
     for template in PARAPHRASES:
         prompts = tuple(template.replace("{}", prompt) for prompt in named.prompts)
         probe = named.model_copy(update={"name": f"{named.name}, {template}", "prompts": prompts})

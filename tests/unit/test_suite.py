@@ -87,6 +87,16 @@ def test_a_synonym_is_asked_for_in_the_concepts_own_prompts(tmp_path: Path) -> N
     assert [probe.name for probe in suite.probes_of(house)] == ["house", "tree", "house, implied", "house, as cottage"]
 
 
+def test_another_name_is_taken_as_it_is_and_only_where_the_concept_is_named(tmp_path: Path) -> None:
+    raw = raw_suite()
+    raw["probes"][0]["prompts"] = ["a house", "a home with a red roof", "House and garden"]
+    suite = load_suite(written(tmp_path, raw)).with_synonyms([thing("house", r"\1 hut \d")])
+    assert suite.probes[-1].prompts == (r"a \1 hut \d", r"\1 hut \d and garden")
+    raw["probes"][0]["prompts"] = ["a home with a red roof"]
+    described = load_suite(written(tmp_path, raw))
+    assert described.with_synonyms([thing("house", "hut")]).digest == described.digest
+
+
 def test_a_suite_of_concepts_without_synonyms_keeps_its_digest(tmp_path: Path) -> None:
     suite = load_suite(written(tmp_path, raw_suite()))
     assert suite.with_synonyms([thing("house")]).digest == suite.digest
