@@ -169,7 +169,7 @@ def set_tags(model: str, version: int, tags: Mapping[str, str]) -> None:
     """Set tags on a version, whoever else sets them at the same moment; a server is asked for several at a time."""
 
     def set_tag(tag: tuple[str, str]) -> None:
-        _insist(lambda: writer().set_model_version_tag(model, str(version), *tag))
+        insist(lambda: writer().set_model_version_tag(model, str(version), *tag))
 
     with ThreadPoolExecutor(AT_ONCE if get_settings().mlflow_is_server else 1) as setters:
         list(setters.map(set_tag, tags.items()))
@@ -177,15 +177,15 @@ def set_tags(model: str, version: int, tags: Mapping[str, str]) -> None:
 
 def set_alias(model: str, alias: str, version: int) -> None:
     """Let an alias of a model name a version, whoever else moves it at the same moment."""
-    _insist(lambda: writer().set_registered_model_alias(model, alias, str(version)))
+    insist(lambda: writer().set_registered_model_alias(model, alias, str(version)))
 
 
 def delete_alias(model: str, alias: str) -> None:
     """Take an alias away from a model, whoever else does the same at the same moment."""
-    _insist(lambda: writer().delete_registered_model_alias(model, alias))
+    insist(lambda: writer().delete_registered_model_alias(model, alias))
 
 
-def _insist(write: Callable[[], object]) -> None:
+def insist(write: Callable[[], object]) -> None:
     """Do a write that may be repeated, again if need be.
 
     MLflow looks whether a row is there before it inserts or deletes it; when two do so at once, the slower one fails
