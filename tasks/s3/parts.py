@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
@@ -38,11 +40,17 @@ def parts_of(size: int, part_size: int) -> list[Part]:
 
 
 def side_by_side(work: Callable[[Part], T], parts: Iterable[Part]) -> Iterator[T]:
-    """Do the parts, WORKERS at a time, and yield their results in order; when one fails, those not begun are left."""
+    """Do the parts, WORKERS at a time, and yield their results in order; when one fails, those not begun are left.
+
+    Only as many again wait their turn: a process that is told to end does what was handed to its threads first.
+    """
+    left = iter(parts)
     with ThreadPoolExecutor(WORKERS) as workers:
-        tasks = [workers.submit(work, part) for part in parts]
+        tasks = deque(workers.submit(work, part) for part in islice(left, 2 * WORKERS))
         try:
-            yield from (task.result() for task in tasks)
+            while tasks:
+                yield tasks.popleft().result()
+                tasks.extend(workers.submit(work, part) for part in islice(left, 1))
         finally:
             for task in tasks:
                 task.cancel()
