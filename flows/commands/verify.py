@@ -91,6 +91,7 @@ def _account(found: Verified) -> list[str]:
     lines = [
         ("model", f"{manifest.model} version {manifest.version}"),
         ("erased", f"{manifest.job.name}, from {manifest.job.base}, with {manifest.job.method}"),
+        *([("code", f"esd-pipeline {manifest.code}")] if manifest.code else []),
         ("weights", f"SHA-256 {manifest.weights_digest}"),
         ("tensors", _tensors(found, manifest)),
         ("manifest", f"SHA-256 {found.manifest_digest}"),

@@ -72,7 +72,12 @@ def version_description(job: ErasureJob, report: EvaluationReport, verdict: Verd
 
 
 def model_card(
-    model: str, version: int, job: ErasureJob, report: EvaluationReport, approvals: Sequence[ApprovalRecord]
+    model: str,
+    version: int,
+    job: ErasureJob,
+    report: EvaluationReport,
+    approvals: Sequence[ApprovalRecord],
+    code_version: str,
 ) -> str:
     """README.md of a release, with the front matter that model hubs read."""
     metrics, sources = report.metrics, [concept.erase_from for concept in job.concepts if concept.erase_from]
@@ -128,6 +133,7 @@ them, esd-pipeline, is under the MIT licence.
 | job digest | `{job.digest}` |
 | weights SHA-256 | `{report.weights_digest}` |
 | evaluation suite | `{report.suite_digest}` |
+| code | esd-pipeline {cell(code_version)} |
 {allowed}
 {settings}
 

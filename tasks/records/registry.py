@@ -59,6 +59,7 @@ class RegisteredVersion(BaseModel):
     job: ErasureJob
     job_digest: str
     weights_digest: str
+    code_version: str = ""  # of what registered it
     status: str
     passed: bool  # every gate, at registration
     gates_digest: str | None = None
@@ -202,6 +203,7 @@ def _read(entry: ModelVersion) -> RegisteredVersion:
             job=ErasureJob.model_validate_json(tags["esd.job"]),
             job_digest=tags["esd.job_digest"],
             weights_digest=tags["esd.weights_digest"],
+            code_version=tags.get("esd.code_version", ""),
             status=str(entry.status),
             passed=tags["esd.gates"] == "passed",
             gates_digest=tags.get("esd.gates_digest"),

@@ -47,6 +47,7 @@ class Manifest(BaseModel):
     version: int
     job: ErasureJob
     job_digest: Sha256
+    code: str = ""  # version of what registered it
     weights_digest: Sha256
     evaluation: dict[str, float]  # summary; evaluation.json has it all
     policy: ApprovalPolicy  # that the approvals meet

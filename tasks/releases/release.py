@@ -182,13 +182,15 @@ def _prepare(version: RegisteredVersion, standing: Standing, folder: Path) -> Ma
     report = _report(files[registry.EVALUATION])
     approvals = _fitting(version, standing)
     files[CARD], files[CONFIG] = folder / CARD, folder / CONFIG
-    digest.write_text(files[CARD], model_card(version.model, version.version, version.job, report, approvals))
+    card = model_card(version.model, version.version, version.job, report, approvals, version.code_version)
+    digest.write_text(files[CARD], card)
     digest.write_text(files[CONFIG], loading_config(version.job, version.weights_digest, shapes_in(files[WEIGHTS])))
     return Manifest(
         model=version.model,
         version=version.version,
         job=version.job,
         job_digest=version.job_digest,
+        code=version.code_version,
         weights_digest=version.weights_digest,
         evaluation={name: value for name, value in report.metrics.items() if math.isfinite(value)},
         policy=demanded(required_policy(version), approvals),

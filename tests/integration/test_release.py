@@ -43,6 +43,7 @@ def test_a_release_is_whole_and_verifies(approved: RegisteredVersion, bucket: Bu
     assert set(content["files"]) == FILES - {"manifest.json"}
     assert [approval["by"] for approval in content["approvals"]] == ["Ada Lovelace"]
     assert content["weights_digest"] == approved.weights_digest
+    assert re.fullmatch(r"\d+\.\d+\.\d+, sources [0-9a-f]{12}", content["code"])
     assert verify(published.uri) == []
     entry = tracking.client().get_model_version(approved.model, "1")
     assert entry.tags["esd.release"] == published.uri

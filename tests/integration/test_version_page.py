@@ -12,6 +12,7 @@ from playwright.sync_api import sync_playwright
 from infra.processes import free_port, locked, start, stop, wait_until_healthy
 from infra.servers import mlflow_server
 from tasks.approvals import approval
+from tasks.records.runs import code_version
 from tasks.releases.release import publish
 from tasks.settings import Settings
 from tests.integration.conftest import Made
@@ -61,7 +62,7 @@ def test_a_versions_page_answers_everything(make: Make, mlflow_of_the_home: str,
         "base digest": second.job.base_digest,
         "weights": second.weights_digest,
         "recipe": "negative_guidance",
-        "code": "esd-pipeline",
+        "code": f"esd-pipeline {code_version()}",
         "cost": "95.0%",
         "gates": "FAILED",
         "who rejected and why": "towers lost",
