@@ -77,6 +77,25 @@ def test_two_nights_at_once_and_a_cancelled_one_stops_soon_and_is_resumed(yard: 
     assert yard.versions["boat"] == [1]
 
 
+def test_what_was_being_published_when_its_night_was_cancelled_is_whole_in_the_end(
+    yard: Yard, parameters: Parameters
+) -> None:
+    quick, long = parameters("star"), parameters("church", **LONGER)
+    both = {**quick, "concepts": [*quick["concepts"], *long["concepts"]]}
+    night = yard.start_night(both)
+    wait_for(lambda: any("-star/" in key for key in yard.keys("releases/")), 300, lambda: yard.story(night), every=0.01)
+    (child,) = yard.children(night)
+    yard.cancel(night)
+    began = time.monotonic()
+    wait_for(lambda: not engine_of(child.id), 60, lambda: yard.story(night))
+    assert time.monotonic() - began < 10 + A_STEP
+    assert yard.end_of(night).state_name == "Cancelled"
+    again = yard.end_of(yard.start_night(both))
+    assert again.state_name == "Completed", yard.story(again.id)
+    assert (yard.versions["star"], yard.versions["church"]) == ([1], [1])
+    assert {"star", "church"} <= yard.released
+
+
 def test_a_second_night_waits_where_its_deployment_says_so(yard: Yard, parameters: Parameters) -> None:
     yard.let_nights_collide("ENQUEUE")
     first = yard.start_night(parameters("road", **LONG))
