@@ -77,6 +77,21 @@ def test_an_engine_killed_in(yard: Yard, parameters: Parameters, stage: str) -> 
     assert not yard.children(again.id)
 
 
+def test_an_engine_killed_while_one_is_published_and_the_next_is_trained(yard: Yard, parameters: Parameters) -> None:
+    quick, long = parameters("road"), parameters("church", **LONG)
+    night = yard.start_night({**quick, "concepts": [*quick["concepts"], *long["concepts"]]})
+    wait_for(lambda: is_publishing(yard, "road"), 300, lambda: yard.story(night), every=0.01)
+    first = yard.children(night)[0]
+    engine = engine_of(first.id)
+    assert engine
+    os.kill(engine, signal.SIGKILL)
+    assert yard.end_of(night).state_name == "Completed", yard.story(night)
+    assert [child.state_name for child in yard.children(night)] == ["Crashed", "Completed"]
+    assert (yard.versions["road"], yard.versions["church"]) == ([1], [1])
+    assert {"road", "church"} <= yard.released
+    assert [len(weights_of(yard, concept)) for concept in ("road", "church")] == [1, 1]
+
+
 def test_what_the_crash_damaged_is_named_and_made_again(yard: Yard, parameters: Parameters) -> None:
     night = yard.start_night(parameters("fish", **LONG, rollout_from="frozen"))
     wait_for(lambda: has(yard, "jobs/*/checkpoint.safetensors"), 300, lambda: yard.story(night))
