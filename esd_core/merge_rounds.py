@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict
 from esd_core.tuning import SHOWN_AT_MOST
 
 HEAVIER = 3.0
-MOST_ROUNDS = 4
 DISTURBED = 1.2  # interference, in those of the first round, that no other round may exceed
 
 
@@ -43,14 +42,14 @@ class Round(BaseModel):
         return ", ".join(told)
 
 
-def next_weights(rounds: Sequence[Round], goals: Sequence[float]) -> tuple[float, ...] | None:
-    """The weights to try next; None when every concept is gone, others would suffer, or enough was tried.
+def next_weights(rounds: Sequence[Round], goals: Sequence[float], most: int) -> tuple[float, ...] | None:
+    """The weights to try next; None when every concept is gone, others would suffer, or `most` rounds were tried.
 
     goals: the remainder at which each concept counts as gone where nobody looks at images.
     """
     last = rounds[-1]
     excess = last.excess(goals)
-    if not any(excess) or disturbs(last, rounds) or len(rounds) >= MOST_ROUNDS:
+    if not any(excess) or disturbs(last, rounds) or len(rounds) >= most:
         return None
     return tuple(weight * (HEAVIER if left else 1.0) for weight, left in zip(last.weights, excess, strict=True))
 

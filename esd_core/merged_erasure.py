@@ -45,17 +45,26 @@ from esd_core.tensor_file import Stored, stored_tensors
 log = logging.getLogger(__name__)
 
 
-class Rollouts(NamedTuple):
-    """How much the layers are shown: prompts of each concept, prompts of random words, sampler steps of each."""
+class Effort(NamedTuple):
+    """What the layers are shown, and what is made of it.
+
+    prompts: of each concept; others: prompts of random words; steps: sampler steps of each. weight: of each concept in
+    the first round, of at most so many rounds. slack: by which a remainder may be larger than what the concept reached
+    alone, where nobody looks at images.
+    """
 
     prompts: int
     others: int
     steps: int
+    weight: float
+    rounds: int
+    slack: float
 
 
-OF_SEVERAL = Rollouts(48, 96, 10)  # six concepts merged after a sixth of it: others fall by 10.9 points instead of 3.8
-OF_ONE = Rollouts(8, 16, 4)
-SLACK = 0.15  # of a remainder: a merged model is judged by what each concept reached alone
+OF_SEVERAL = Effort(48, 96, 10, 1.0, 4, 0.15)  # with a sixth of it others fall by 10.9 points instead of 3.8 (six concepts)
+    48, 96, 10, 1.0, 4, 0.15
+)  # after a sixth of it six concepts' others fall by 10.9 points, not by 3.8
+OF_ONE = Effort(8, 16, 4, 10.0, 2, 0.08)  # nothing else would bring a concept back, so that it must stay away here
 
 
 class Merging:
@@ -75,10 +84,10 @@ class Merging:
         self.progress = progress
         self.backbone = load_backbone(base, device, job.erasures[0].recipe.precision)
         words, seed = other_words(job, self.backbone), job.erasures[0].recipe.seed
-        self.rollouts = OF_SEVERAL if len(weights) > 1 else OF_ONE
-        asked = [concept_prompts(c.names, words, self.rollouts.prompts, seed + i) for i, c in enumerate(job.concepts)]
+        self.effort = OF_SEVERAL if len(weights) > 1 else OF_ONE
+        asked = [concept_prompts(c.names, words, self.effort.prompts, seed + i) for i, c in enumerate(job.concepts)]
         self.told = [[self.backbone.encode(prompt) for prompt in prompts] for prompts in asked]
-        self.others = [self.backbone.encode(prompt) for prompt in word_prompts(words, self.rollouts.others, seed)]
+        self.others = [self.backbone.encode(prompt) for prompt in word_prompts(words, self.effort.others, seed)]
         self.null = self.backbone.encode("")
         lessons = [lesson for lesson in lessons_of(job, self.backbone) if not lesson.keeps]
         watched = [watched_prompts(job, part, self.backbone) for part in range(len(weights))]
@@ -93,20 +102,20 @@ class Merging:
             for part in range(len(weights))
         ]
         plans = [tuning.PLANS[concept.kind] for concept in job.concepts]
-        self.goals = [max(plan.enough, self._alone(part)) + SLACK for part, plan in enumerate(plans)]
+        self.goals = [max(plan.enough, self._alone(part)) + self.effort.slack for part, plan in enumerate(plans)]
         self._layers = mergeable(self.backbone.denoiser, list(self.model.parameters))
         self._seen: list[dict[str, torch.Tensor]] = []
 
     def run(self) -> tuple[dict[str, torch.Tensor], tuple[Round, ...]]:
         """The merged tensors by name, in float32 or wider, and every round that led to them."""
         rounds: list[Round] = []
-        weights: tuple[float, ...] | None = (1.0,) * len(self.edits)
+        weights: tuple[float, ...] | None = (self.effort.weight,) * len(self.edits)
         while weights is not None:
             tensors = self.merged(weights)
             self._use(tensors)
             rounds.append(self._look(weights))
             log.info("merged: %s", rounds[-1].sentence)
-            weights = next_weights(rounds, self.goals)
+            weights = next_weights(rounds, self.goals, self.effort.rounds)
         chosen = best(rounds, self.goals)
         tensors = tensors if chosen is rounds[-1] else self.merged(chosen.weights)
         broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
@@ -176,13 +185,13 @@ class Merging:
                 batch = told[first : first + at_once]
                 self._roll_out(batch, [1 + first + i + 1000 * (part or 0) for i in range(len(batch))])
                 bar.update(len(batch))
-        samples = len(told) * self.rollouts.steps * (2 if part is None else 1)
+        samples = len(told) * self.effort.steps * (2 if part is None else 1)
         return {name: gram / samples for name, gram in sums.items()}
 
     def _roll_out(self, told: list[Conditioning], seeds: list[int]) -> None:
         backbone = self.backbone
         noise = start_noise(backbone.latent_shape, seeds, backbone.working_dtype).to(backbone.device)
-        scheduler = backbone.sampler(RolloutSampler.AUTO, self.rollouts.steps)
+        scheduler = backbone.sampler(RolloutSampler.AUTO, self.effort.steps)
         end_of(guided_rollout(self.model.predict, scheduler, noise, concatenate(told), self.null, JUDGED_GUIDANCE))
 
     def _edit(self, part: int, name: str) -> torch.Tensor | None:

@@ -12,7 +12,7 @@ from esd_core.backbones.loading import load_backbone
 from esd_core.base_model import ResolvedBase
 from esd_core.concepts import ConceptKind, Erasure
 from esd_core.erasure import TRAINED
-from esd_core.merged_erasure import Merging
+from esd_core.merged_erasure import OF_ONE, Merging
 from esd_core.tuning import Plan
 from esd_core.weights import read_weights
 from tests.tiny_erasure import Killed, erasure_of, job_of, run
@@ -59,7 +59,7 @@ def test_a_concept_that_would_come_back_keeps_what_was_trained(
     base: ResolvedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_of(base, house())
-    monkeypatch.setattr("esd_core.merged_erasure.SLACK", -99.0)  # no remainder is low enough
+    monkeypatch.setattr("esd_core.merged_erasure.OF_ONE", OF_ONE._replace(slack=-99.0))  # no remainder is low enough
     kept = run(job, base, tmp_path / "kept")
     monkeypatch.setattr("esd_core.erasure._gives_back", lambda *_: False)
     trained = run(job, base, tmp_path / "trained")
