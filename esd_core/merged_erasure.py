@@ -61,9 +61,7 @@ class Effort(NamedTuple):
     slack: float
 
 
-OF_SEVERAL = Effort(48, 96, 10, 1.0, 4, 0.15)  # with a sixth of it others fall by 10.9 points instead of 3.8 (six concepts)
-    48, 96, 10, 1.0, 4, 0.15
-)  # after a sixth of it six concepts' others fall by 10.9 points, not by 3.8
+OF_SEVERAL = Effort(48, 96, 10, 1.0, 4, 0.15)  # six concepts, a sixth of it: others fall by 10.9 points, not by 3.8
 OF_ONE = Effort(8, 16, 4, 10.0, 2, 0.08)  # nothing else would bring a concept back, so that it must stay away here
 
 
