@@ -101,6 +101,7 @@ class Subject:
             points_per_rollout=self.points,
             reuse=1,
             rollout_from=RolloutFrom.FROZEN,
+            contexts=0,
             keep=Keep.NOTHING,
             precision=self.precision,
             seed=SEED,

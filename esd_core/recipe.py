@@ -125,7 +125,7 @@ _TUNED: dict[str, dict[str, Any]] = {
         "keep_weight": weight,
     }
     for kind, subset, contexts, keep, weight in (
-        ("style", ParameterSubset.ESD_X, 0, Keep.EMPTY_AND_WORDS, 1.0),
+        ("style", ParameterSubset.ESD_X, 3, Keep.EMPTY_AND_WORDS, 3.0),
         ("object", ParameterSubset.ESD_U, 0, Keep.EMPTY_AND_WORDS, 3.0),
         ("global", ParameterSubset.ESD_U, 3, Keep.NOTHING, 1.0),
     )

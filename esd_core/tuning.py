@@ -64,7 +64,7 @@ OBJECT = Plan(
     sure=-0.05,
     interference_limit=0.9,
 )
-GLOBAL = Plan(move=3.0, first_eta=2.0, first_check=40, most_steps=280, enough=0.15, sure=0.1)
+GLOBAL = Plan(move=1.5, first_eta=2.0, first_check=40, most_steps=280, enough=0.15, sure=0.1)
 PLANS = {"style": STYLE, "object": OBJECT, "global": GLOBAL}
 
 
