@@ -71,6 +71,7 @@ def in_engine(subset: ParameterSubset, learning_rate: float) -> Arrived:
         rollout_from=RolloutFrom.FROZEN,
         rollout_steps=50,
         points_per_rollout=50,
+        contexts=0,
         keep=Keep.NOTHING,
         precision=Precision.BFLOAT16,
         seed=SEED,

@@ -36,8 +36,7 @@ from esd_core.student import Batch
 from esd_core.tensor_file import write_sealed
 from esd_core.training import Training
 
-CONCEPT = "Van Gogh"
-ETA, LEARNING_RATE = 1.0, 5e-5
+CONCEPT, ETA, LEARNING_RATE = "Van Gogh", 1.0, 5e-5
 SEED = 4  # of which a bank that keeps one point keeps that of the first rollout step
 DTYPES = {Precision.FLOAT32: torch.float32, Precision.BFLOAT16: torch.bfloat16}
 METHODS = {ParameterSubset.ESD_X: "esd-x", ParameterSubset.ESD_U: "esd-u"}  # as the plain loop calls them
