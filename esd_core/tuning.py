@@ -103,7 +103,7 @@ class Decision(BaseModel):
 class Tuned(BaseModel):
     """What was chosen for a concept, why it stopped, and every look on the way.
 
-    pushed: whether it took all the steps of its plan or more, or had none left to reach its goal with.
+    pushed: whether it took more than all the steps of its plan, or had none left to reach its goal with.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -198,8 +198,8 @@ def is_gone(check: Check, plan: Plan) -> bool:
 
 
 def was_pushed(checks: Sequence[Check], plan: Plan) -> bool:
-    """Whether an erasure that ended took all the steps of its plan or more, or had none left to reach its goal with."""
-    return bool(checks) and (checks[-1].step >= plan.most_steps or not is_gone(checks[-1], plan))
+    """Whether an erasure took more than all the steps of its plan, or had none left to reach its goal with."""
+    return bool(checks) and (checks[-1].step > plan.most_steps or not is_gone(checks[-1], plan))
 
 
 def settles_at(checks: Sequence[Check], plan: Plan) -> float:

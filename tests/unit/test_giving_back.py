@@ -17,8 +17,8 @@ from esd_core.tuning import Plan
 from esd_core.weights import read_weights
 from tests.tiny_erasure import Killed, erasure_of, job_of, run
 
-PUSHED = Plan(move=1, first_eta=1, first_check=6, check_every=2, settle_steps=2, most_steps=6, enough=9, sure=9)
-AT_ONCE = PUSHED.model_copy(update={"first_check": 2})
+PUSHED = Plan(move=1, first_eta=1, first_check=6, check_every=2, settle_steps=2, most_steps=6, enough=-9, sure=-9)
+IN_TIME = PUSHED.model_copy(update={"enough": 9, "sure": 9})
 
 
 def house(kind: ConceptKind = ConceptKind.OBJECT) -> Erasure:
@@ -70,7 +70,7 @@ def test_a_concept_that_would_come_back_keeps_what_was_trained(
 
 @pytest.mark.parametrize(
     ("plan", "kind"),
-    [(AT_ONCE, ConceptKind.OBJECT), (PUSHED, ConceptKind.GLOBAL), (PUSHED, ConceptKind.STYLE)],
+    [(IN_TIME, ConceptKind.OBJECT), (PUSHED, ConceptKind.GLOBAL), (PUSHED, ConceptKind.STYLE)],
     ids=["in time", "unasked", "style"],
 )
 def test_what_was_not_pushed_or_appears_unasked_stays_as_trained(
