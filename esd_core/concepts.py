@@ -115,6 +115,9 @@ class ConceptEntry(BaseModel):
     )
     keep: Keep | None = Field(None, title="Keep", description="What is held to the frozen model at the same x_t.")
     keep_weight: float | None = Field(None, gt=0, le=100, title="Weight of what is kept")
+    gives_back: bool | None = Field(
+        None, title="Gives back", description="Whether a pushed erasure is merged with the original weights afterwards."
+    )
     precision: Precision | None = Field(None, title="Precision")
     updates: Updates | None = Field(None, title="Updates")
     seed: int | None = Field(None, ge=0, lt=2**31, title="Seed")
@@ -202,6 +205,19 @@ class ErasureJob(BaseModel):
         """What the one concept is erased from, as a slug; empty when it is erased everywhere."""
         source = self.concepts[0].erase_from if len(self.concepts) == 1 else None
         return slug_of(source) if source else ""
+
+    @property
+    def trainings(self) -> list[ErasureJob]:
+        """The jobs that are trained for this one: itself, or of a merged one a job for each concept, erased alone.
+
+        Only the merged model is looked at in images, and only merging gives back: an edit that was given back before is
+        too weak to be merged (docs/lists.md).
+        """
+        if not self.merged:
+            return [self]
+        recipes = [erasure.recipe.model_copy(update={"gives_back": False}) for erasure in self.erasures]
+        alone = [Erasure(concept=concept, recipe=r) for concept, r in zip(self.concepts, recipes, strict=True)]
+        return [ErasureJob(base=self.base, base_digest=self.base_digest, erasures=(one,)) for one in alone]
 
     @property
     def subsets(self) -> tuple[ParameterSubset, ...]:

@@ -25,7 +25,7 @@ from esd_core import digest
 from esd_core.backbones.loading import choose_device
 from esd_core.base_model import ResolvedBase
 from esd_core.checkpoint import CHECKPOINT
-from esd_core.concepts import ConceptKind, ErasureJob
+from esd_core.concepts import ErasureJob
 from esd_core.evaluation.suite import Suite
 from esd_core.evaluation.witness import witnesses_of
 from esd_core.machine import Machine, give_back_freed_memory
@@ -109,7 +109,7 @@ def erase(
         if job.merged:
             parts = [
                 erase(one, base, (alone or folder) / one.digest[:16], machine, banks=banks, progress=progress)
-                for one in one_by_one(job)
+                for one in job.trainings
             ]
             made = _merge(job, base, machine, parts, witnesses, progress)
         else:
@@ -140,11 +140,6 @@ def erase(
     return outcome
 
 
-def one_by_one(job: ErasureJob) -> list[ErasureJob]:
-    """The jobs that erase each concept of a merged job alone. Only the merged model is looked at in images."""
-    return [ErasureJob(base=job.base, base_digest=job.base_digest, erasures=(erasure,)) for erasure in job.erasures]
-
-
 def _train(training: Training) -> Made:
     done = training.run()
     names = [concept.name for concept in training.job.concepts]
@@ -159,10 +154,8 @@ def _train(training: Training) -> Made:
 
 
 def _gives_back(job: ErasureJob, tuned: Sequence[Tuned]) -> bool:
-    """Whether an object had to be pushed so far that it took other prompts along. What appears unasked is left as it
-    is, since its edit must hold for other words too. So are styles: keys and values see nothing but tokens, and so few
-    prompts hold too few of them to tell what must not change (docs/tuning.md)."""
-    return len(job.concepts) == 1 and job.concepts[0].kind is ConceptKind.OBJECT and any(t.pushed for t in tuned)
+    """Whether the one concept had to be pushed so far that it took other prompts along, which its recipe gives back."""
+    return len(job.erasures) == 1 and job.erasures[0].recipe.gives_back and any(t.pushed for t in tuned)
 
 
 def _give_back(

@@ -17,6 +17,14 @@ class ParameterSubset(StrEnum):
     SELF_ATTENTION = "self-attention"  # every self-attention (attn1) parameter
     ESD_ALL = "esd-all"  # everything
 
+    def overlaps(self, other: ParameterSubset) -> bool:
+        """Whether a parameter can be of both."""
+        either = {self, other}
+        return ParameterSubset.ESD_ALL in either or len({s in _CROSS_ATTENTION for s in either}) == 1
+
+
+_CROSS_ATTENTION = {ParameterSubset.ESD_X, ParameterSubset.ESD_X_STRICT, ParameterSubset.ESD_X_TEXT}
+
 
 class RolloutFrom(StrEnum):
     FROZEN = "frozen"  # x_t sampled with the original weights, as the authors' current code does
@@ -88,6 +96,9 @@ class Recipe(BaseModel):
     )
     keep: Keep = Field(Keep.NOTHING, description="What the student is held to beside its target, at the same x_t.")
     keep_weight: float = Field(1.0, gt=0, le=100, description="Weight of what is kept and retained, beside the target.")
+    gives_back: bool = Field(
+        False, description="Whether an erasure that had to be pushed is merged with the original weights afterwards."
+    )
     precision: Precision = Field(Precision.AUTO, description="Numbers that the model computes in.")
     updates: Updates = Field(Updates.MASTER, description="Where optimizer steps are added up.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seeds rollouts and the order of points.")
@@ -111,7 +122,9 @@ class RecipeName(StrEnum):
 
 # What the tuned recipe leaves nobody to choose, by kind of concept; learning rate, eta and steps are measured. It goes
 # by the edited model's own trajectories, as the paper does: what it still draws is what is taught next. What appears
-# unasked is also erased beside random words, which stand for the prompts that it appears in.
+# unasked is also erased beside random words, which stand for the prompts that it appears in. It gives nothing back,
+# since its edit must hold for other words too; nor do styles, since keys and values see nothing but tokens, and so few
+# prompts hold too few of them to tell what must not change (docs/tuning.md).
 _TUNED: dict[str, dict[str, Any]] = {
     kind: {
         "subset": subset,
@@ -123,11 +136,12 @@ _TUNED: dict[str, dict[str, Any]] = {
         "contexts": contexts,
         "keep": keep,
         "keep_weight": weight,
+        "gives_back": gives_back,
     }
-    for kind, subset, contexts, keep, weight in (
-        ("style", ParameterSubset.ESD_X, 3, Keep.EMPTY_AND_WORDS, 3.0),
-        ("object", ParameterSubset.ESD_U, 0, Keep.EMPTY_AND_WORDS, 3.0),
-        ("global", ParameterSubset.ESD_U, 3, Keep.NOTHING, 1.0),
+    for kind, subset, contexts, keep, weight, gives_back in (
+        ("style", ParameterSubset.ESD_X, 3, Keep.EMPTY_AND_WORDS, 3.0, False),
+        ("object", ParameterSubset.ESD_U, 0, Keep.EMPTY_AND_WORDS, 3.0, True),
+        ("global", ParameterSubset.ESD_U, 3, Keep.NOTHING, 1.0, False),
     )
 }
 # The two published algorithms (paper and first code; esd_sd.py of the authors' repository, commit 25613d2).

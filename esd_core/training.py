@@ -55,8 +55,7 @@ class Training:
         self.recipes = [erasure.recipe for erasure in job.erasures]
         witnesses = witnesses or [None] * len(job.erasures)
         self.plans = [
-            tuning.plan_of(erasure.concept.kind, len(job.erasures), judged=witness is not None)
-            for erasure, witness in zip(job.erasures, witnesses, strict=True)
+            tuning.plan_of(job.erasures, part, judged=witness is not None) for part, witness in enumerate(witnesses)
         ]
         self.limits = [tuning.most_steps(r, plan) for r, plan in zip(self.recipes, self.plans, strict=True)]
         self.backbone = load_backbone(base, machine.device, self.recipes[0].precision)

@@ -17,6 +17,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
+from esd_core.concepts import Erasure
 from esd_core.recipe import Anchor, Recipe
 
 IMAGES = 12  # looked at where a settling ended
@@ -43,6 +44,7 @@ class Plan(BaseModel):
     check_every: int = 20
     settle_steps: int = 40
     most_steps: int
+    spared: int = 0  # of them, where giving back follows
     enough: float  # remainder at which the concept is gone as a rule
     sure: float  # remainder to reach as long as the rest of the model stays as it was
     interference_limit: float = 0.75  # what counts as that
@@ -59,7 +61,8 @@ OBJECT = Plan(
     first_eta=1.0,
     stage_steps=100,
     first_check=60,
-    most_steps=220,
+    most_steps=240,
+    spared=20,
     enough=0.05,
     sure=-0.05,
     interference_limit=0.9,
@@ -133,14 +136,18 @@ def learning_rate_from_response(probe_step: float, moved: float, gap: float, fra
     return fraction * gap * probe_step / moved
 
 
-def plan_of(kind: str, concepts: int, judged: bool) -> Plan:
-    """The plan of a concept, one of so many of its job.
+def plan_of(erasures: Sequence[Erasure], part: int, judged: bool) -> Plan:
+    """The plan of one of the concepts that are trained together.
 
-    In company moves are smaller, since the steps of all add up: found on the bundled base with three and six concepts
-    (docs/lists.md).
+    Of those that train the same weights each moves less at a time, since the steps of all add up (docs/lists.md). Where
+    giving back follows, the steps that it costs are spared.
     """
-    plan = PLANS[kind]
-    return plan.model_copy(update={"judged": judged, "move": plan.move * 2 / (1 + concepts)})
+    own = erasures[part]
+    plan = PLANS[own.concept.kind]
+    company = sum(own.recipe.subset.overlaps(other.recipe.subset) for other in erasures)
+    spared = plan.spared if own.recipe.gives_back and len(erasures) == 1 else 0
+    chosen = {"move": plan.move * 2 / (1 + company), "most_steps": plan.most_steps - spared}
+    return plan.model_copy(update={"judged": judged, **chosen})
 
 
 def first_eta(recipe: Recipe, plan: Plan) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from esd_core import tuning
 from esd_core.concept_list import ConceptList
-from esd_core.concepts import Erasure, ErasureJob
+from esd_core.concepts import ErasureJob
 from tasks.nights.plan import PlannedJob
 
 
@@ -16,12 +16,12 @@ def cost(planned: PlannedJob) -> int:
     It orders jobs and balances shares; how long a sample takes does not matter for either.
     """
     jobs = (planned.job, planned.comparison) if planned.comparison else (planned.job,)
-    return sum(_samples(erasure, job) for job in jobs for erasure in job.erasures)
+    return sum(_samples(one, part) for job in jobs for one in job.trainings for part in range(len(one.erasures)))
 
 
-def _samples(erasure: Erasure, job: ErasureJob) -> int:
-    recipe = erasure.recipe
-    plan = tuning.plan_of(erasure.concept.kind, len(job.erasures), judged=job.judge is not None)
+def _samples(job: ErasureJob, part: int) -> int:
+    recipe = job.erasures[part].recipe
+    plan = tuning.plan_of(job.erasures, part, judged=job.judge is not None)
     return tuning.most_steps(recipe, plan) * recipe.batch_size
 
 

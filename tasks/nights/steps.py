@@ -97,10 +97,8 @@ def plan(wanted: ConceptList, force: bool = False) -> Plan:
 @task(task_run_name="start {planned.slug} over", **ONCE)
 def start_over(planned: PlannedJob) -> None:
     """Forget what this machine has of a concept; banks and the base's images stay, their digests are checked."""
-    from esd_core.erasure import one_by_one
-
     own = [planned.job, *([planned.comparison] if planned.comparison else [])]
-    for job in own + (one_by_one(planned.job) if planned.job.merged else []):
+    for job in [*own, *planned.job.trainings]:
         _files(job).start_over(concept_runs.night())
 
 

@@ -10,8 +10,8 @@ import torch
 from esd_core import tuning
 from esd_core.backbones.loading import load_backbone
 from esd_core.base_model import ResolvedBase
-from esd_core.concepts import ConceptKind, Erasure
-from esd_core.erasure import TRAINED
+from esd_core.concepts import ConceptEntry, ConceptKind, Erasure, ErasureJob
+from esd_core.erasure import TRAINED, ErasureOutcome
 from esd_core.merged_erasure import OF_ONE, Merging
 from esd_core.tuning import Plan
 from esd_core.weights import read_weights
@@ -21,9 +21,8 @@ PUSHED = Plan(move=1, first_eta=1, first_check=6, check_every=2, settle_steps=2,
 IN_TIME = PUSHED.model_copy(update={"enough": 9, "sure": 9})
 
 
-def house(kind: ConceptKind = ConceptKind.OBJECT) -> Erasure:
-    erasure = erasure_of("house", iterations=None, subset="esd-u")
-    return erasure.model_copy(update={"concept": erasure.concept.model_copy(update={"kind": kind})})
+def house(gives_back: bool = True) -> Erasure:
+    return erasure_of("house", iterations=None, subset="esd-u", gives_back=gives_back)
 
 
 @pytest.fixture
@@ -69,12 +68,27 @@ def test_a_concept_that_would_come_back_keeps_what_was_trained(
 
 
 @pytest.mark.parametrize(
-    ("plan", "kind"),
-    [(IN_TIME, ConceptKind.OBJECT), (PUSHED, ConceptKind.GLOBAL), (PUSHED, ConceptKind.STYLE)],
-    ids=["in time", "unasked", "style"],
+    ("plan", "gives_back"), [(IN_TIME, True), (PUSHED, False)], ids=["in time", "nobody asks for it"]
 )
-def test_what_was_not_pushed_or_appears_unasked_stays_as_trained(
-    base: ResolvedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan, kind: ConceptKind
+def test_what_was_not_pushed_or_shall_not_give_back_stays_as_trained(
+    base: ResolvedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan, gives_back: bool
 ) -> None:
     monkeypatch.setattr(tuning, "PLANS", dict.fromkeys(tuning.PLANS, plan))
-    assert run(job_of(base, house(kind)), base, tmp_path).merging == ()
+    assert run(job_of(base, house(gives_back)), base, tmp_path).merging == ()
+
+
+@pytest.mark.usefixtures("plan")
+def test_what_is_merged_gives_back_in_the_merging_alone(base: ResolvedBase, tmp_path: Path) -> None:
+    """An edit that was given back already is too weak to be merged."""
+    erasures = (house(), erasure_of("sun", subset="esd-u"))
+    job = ErasureJob(base=base.id, base_digest=base.digest, erasures=erasures, merged=True)
+    whole = run(job, base, tmp_path)
+    alone = ErasureOutcome.model_validate_json((tmp_path / job.trainings[0].digest[:16] / "outcome.json").read_bytes())
+    assert alone.tuned[0].pushed
+    assert alone.merging == ()
+    assert len(whole.merging[0].weights) == len(erasures)
+
+
+def test_only_objects_give_back_by_themselves() -> None:
+    asked = {kind: ConceptEntry(name="x", kind=kind).erasure.recipe.gives_back for kind in ConceptKind}
+    assert asked == {ConceptKind.STYLE: False, ConceptKind.OBJECT: True, ConceptKind.GLOBAL: False}

@@ -197,7 +197,19 @@ def test_named_recipes_leave_nothing_open_and_every_field_can_be_overruled() -> 
         assert fixed.erasure.recipe.iterations == 1000
 
 
-def test_in_company_a_concept_moves_less_at_a_time() -> None:
-    alone, with_five = (tuning.plan_of("object", count, judged=False) for count in (1, 6))
-    assert alone == PLANS["object"]
-    assert with_five.move == pytest.approx(alone.move * 2 / 7)
+def test_in_the_company_of_those_that_train_the_same_weights_a_concept_moves_less_at_a_time() -> None:
+    kinds = (ConceptKind.OBJECT, ConceptKind.STYLE, ConceptKind.GLOBAL, ConceptKind.OBJECT, ConceptKind.STYLE)
+    rows = [ConceptEntry(name=f"concept {i}", kind=kind).erasure for i, kind in enumerate(kinds)]
+    assert tuning.plan_of(rows[1:2], 0, judged=False) == PLANS["style"]
+    moves = [tuning.plan_of(rows, part, judged=False).move / PLANS[kind].move for part, kind in enumerate(kinds)]
+    assert moves == pytest.approx([2 / 4, 2 / 3, 2 / 4, 2 / 4, 2 / 3])
+    everything = ConceptEntry(name="all", kind=ConceptKind.STYLE, subset=ParameterSubset.ESD_ALL).erasure
+    assert tuning.plan_of([*rows, everything], 1, judged=False).move == pytest.approx(PLANS["style"].move * 2 / 4)
+
+
+def test_what_gives_back_afterwards_spares_the_steps_that_this_costs() -> None:
+    own = ConceptEntry(name="car", kind=ConceptKind.OBJECT)
+    gives_back, keeps = own.erasure, own.model_copy(update={"gives_back": False}).erasure
+    alone, kept = (tuning.plan_of([one], 0, judged=False).most_steps for one in (gives_back, keeps))
+    assert alone == kept - PLANS["object"].spared < PLANS["object"].most_steps
+    assert tuning.plan_of([gives_back, keeps], 0, judged=False).most_steps == kept  # nothing gives back in company
