@@ -15,7 +15,7 @@ from esd_core.kept_models import keeping
 from flows.form import Concepts, Images, Indifference, Share, WrongShare
 from tasks.nights import artifacts, concept_runs, notices, steps
 from tasks.nights.beside import one_behind
-from tasks.nights.night import Night, reason
+from tasks.nights.night import Night, NightFailed, reason
 from tasks.nights.plan import PlannedJob
 from tasks.nights.shares import cost, part_of
 
@@ -140,5 +140,6 @@ def finish_concept(planned: PlannedJob, wanted: ConceptList, made: Callable[[], 
 
 
 def ended(night: Night) -> State[Night]:
-    final = Failed if night.failed else Completed
-    return final(message=night.sentence, data=night)
+    if night.failed:
+        return Failed(message=night.sentence, data=NightFailed(night))
+    return Completed(message=night.sentence, data=night)

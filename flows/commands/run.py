@@ -91,14 +91,11 @@ def _run_night(wanted: ConceptList, runners: int, force: bool) -> Night:
 
 def _ended_night(wanted: ConceptList, runners: int, force: bool) -> Night:
     from flows.nightly import nightly_erasure, parameters
-    from tasks.nights.night import Night
+    from tasks.nights.night import night_of
 
     _show_progress()
     state = nightly_erasure(**parameters(wanted), runners=runners, force=force, return_state=True)
-    night = state.result(raise_on_failure=False)
-    if isinstance(night, Exception):
-        raise night
-    return Night.model_validate(night)
+    return night_of(state)
 
 
 def _sum_up(night: Night) -> None:

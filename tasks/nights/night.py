@@ -119,6 +119,24 @@ class Night(BaseModel):
         return f"{len(self.settled)} concepts: {outcomes}" + (" (nothing had changed)" if idle else "")
 
 
+class NightFailed(Exception):
+    """Some concepts failed; the night says which."""
+
+    def __init__(self, night: Night) -> None:
+        super().__init__(night.sentence)
+        self.night = night
+
+
+def night_of(state: State[Any]) -> Night:
+    """The night that a run ended with, whether concepts failed or not; raises what kept the run from ending."""
+    result = state.result(raise_on_failure=False)
+    if isinstance(result, NightFailed):
+        return result.night
+    if isinstance(result, BaseException):
+        raise result
+    return Night.model_validate(result)
+
+
 def reason(state: State[Any]) -> str:
     """Why a run failed, in one line: what it raised, or what its last state says."""
     raised = state.result(raise_on_failure=False)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.states import raise_state_exception
 from prefect.testing.utilities import prefect_test_harness
 
 from esd_core.concept_list import ListMode
@@ -22,7 +23,7 @@ from flows.publish import publish
 from flows.study import study
 from tasks.approvals import overview
 from tasks.nights.jobs import JobFiles
-from tasks.nights.night import Night
+from tasks.nights.night import Night, NightFailed, night_of
 from tasks.nights.plan import PlanStatus, plan_tonight
 from tasks.records import runs, tracking
 from tasks.releases import release
@@ -45,7 +46,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_night(concept_list: Path) -> tuple[State[Any], Night]:
     state = nightly_erasure(**parameters(load_concept_list(concept_list)), return_state=True)
-    return state, Night.model_validate(state.result(raise_on_failure=False))
+    return state, night_of(state)
 
 
 def artifact(key: str) -> dict[str, Any]:
@@ -130,6 +131,8 @@ def test_a_concept_that_fails_alone_stops_nobody_and_the_night_says_so(
     state, night = run_night(concept_list)
     assert state.is_failed()
     assert state.message == "2 concepts: 1 failed, 1 published"
+    with pytest.raises(NightFailed, match="1 failed"):  # as a worker's process ends
+        raise_state_exception(state)
     assert [row.outcome for row in night.settled] == ["failed", "published"]
     assert "File exists" in str(night.settled[0].error)
 
