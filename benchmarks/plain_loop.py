@@ -92,7 +92,7 @@ class PlainLoop:
 
     @torch.no_grad()
     def rollout(self, seed: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """x_t before sampler step number `stop`, and that step's timestep."""
+        """x_t before sampler step number `stop`, as the U-Net takes it, and that step's timestep."""
         size = self.frozen.config.sample_size
         shape = (1, self.frozen.config.in_channels, size, size)
         latents = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=self.dtype)
@@ -104,7 +104,8 @@ class PlainLoop:
             eps_null, eps_prompt = self.frozen(seen, timestep, encoder_hidden_states=both).sample.chunk(2)
             eps = eps_null + self.settings.guidance_scale * (eps_prompt - eps_null)
             latents = self.scheduler.step(eps, timestep, latents).prev_sample
-        return latents, self.scheduler.timesteps[stop]
+        timestep = self.scheduler.timesteps[stop]
+        return self.scheduler.scale_model_input(latents, timestep), timestep
 
     @torch.no_grad()
     def target(self, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ from benchmarks.plain_loop import PlainLoop, PlainSettings, draws
 ORACLE = Path(os.environ.get("ESD_ORACLE", Path(__file__).parents[3] / "shared" / "oracle"))
 CASES = sorted(path.stem for path in ORACLE.glob("*.safetensors"))
 TOLERANCE = 1e-9  # relative, in float64
+METHODS = ("esd-x", "esd-x-strict", "esd-u", "esd-all")
 SETTINGS = set(PlainSettings.__dataclass_fields__)
 
 
@@ -34,6 +35,8 @@ def test_does_what_the_authors_loop_did(name: str) -> None:
     recorded = load_file(path)
     with safe_open(path, framework="pt") as f:
         about = {key: json.loads(value) for key, value in f.metadata().items()}
+    if about.get("scheduler") or about["train_method"] not in METHODS:
+        pytest.skip("the authors' current code has neither this method nor another scheduler than the model's")
     loop = PlainLoop(
         ORACLE / "model",
         PlainSettings(**{key: value for key, value in about.items() if key in SETTINGS}),
