@@ -64,7 +64,7 @@ class Points:
         return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
 
     def to(self, device: torch.device) -> Points:
-        return Points(**{name: t.to(device, non_blocking=True) for name, t in self.tensors().items()})
+        return Points(**{name: _moved(tensor, device) for name, tensor in self.tensors().items()})
 
     def target(self, anchor: Anchor, negative_guidance: float) -> torch.Tensor:
         """(N, ...): what the student must predict at these points, erased from their own text if they have one."""
@@ -78,6 +78,14 @@ class Points:
     def concatenate(parts: Iterable[Points]) -> Points:
         tensors = [part.tensors() for part in parts]
         return Points(**{name: torch.cat([t[name] for t in tensors]) for name in tensors[0]})
+
+
+def _moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """To a GPU out of pinned memory and without waiting; from a GPU only when all has arrived, else half of it is read
+    before it is there."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def start_noise(shape: tuple[int, ...], seeds: Iterable[int], dtype: torch.dtype) -> torch.Tensor:

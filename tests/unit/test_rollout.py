@@ -149,6 +149,14 @@ def test_a_damaged_bank_is_not_loaded(backbone: Backbone, prompts: Prompts, tmp_
     assert load_points(tmp_path / "missing.safetensors") is None
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_points_come_back_from_a_gpu_whole() -> None:
+    """A copy that is not waited for would be read while it still arrives."""
+    made = Points(*(torch.randn(16, 4, 512, 512) for _ in range(4)))
+    back = made.to(torch.device("cuda")).to(torch.device("cpu"))
+    assert all(torch.equal(back.tensors()[name], tensor) for name, tensor in made.tensors().items())
+
+
 @given(steps=st.integers(2, 1000), place=st.floats(0, 1, exclude_max=True), seed=st.integers(0, 1000))
 def test_jittered_timesteps_stay_in_their_bucket(steps: int, place: float, seed: int) -> None:
     """Within a step's width of the sampler's own timestep, and always a timestep of the noise schedule."""
