@@ -202,6 +202,21 @@ def test_the_frozen_model_stays_while_the_student_learns(tiny: Tiny) -> None:
     assert torch.equal(student.predict_frozen(x, t, told), frozen)
 
 
+@pytest.mark.parametrize("subset", list(ParameterSubset))
+def test_a_step_changes_nothing_of_the_model_but_the_subset(subset: ParameterSubset, tiny: Tiny) -> None:
+    backbone = load_backbone(tiny.base, "cpu")
+    if subset is ParameterSubset.SELF_ATTENTION and tiny.name == "FLUX":
+        pytest.skip("FLUX has none")
+    before = {name: tensor.clone() for name, tensor in backbone.denoiser.state_dict().items()}
+    x, t, told = tiny.noise(), torch.tensor([600]), backbone.encode("a house")
+    student = Student(backbone, [subset], Updates.MASTER, keeps_originals=False)
+    student.step(Batch(x, t, told, torch.zeros_like(x)), subset, 1e-2)
+    after = backbone.denoiser.state_dict()
+    changed = {name for name, tensor in before.items() if not torch.equal(after[name], tensor)}
+    assert changed
+    assert changed <= set(select(backbone.denoiser, subset))
+
+
 def test_weights_load_into_the_untouched_pipeline_and_change_its_images(tiny: Tiny, erased: ErasureOutcome) -> None:
     pipeline = load_pipeline(tiny.base, "cpu")
 
