@@ -18,6 +18,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    PNDMScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -104,19 +105,29 @@ def unet(width: int, **settings: Any) -> UNet2DConditionModel:
     )
 
 
-def stable_diffusion_2() -> StableDiffusionPipeline:
-    """v-prediction and linear projections, as Stable Diffusion 2.1 has them."""
+def stable_diffusion(scheduler: Any, **settings: Any) -> StableDiffusionPipeline:
+    """settings: of the U-Net."""
     tokenizer = clip_tokenizer()
     return StableDiffusionPipeline(
         vae=autoencoder(4),
         text_encoder=clip(tokenizer),
         tokenizer=tokenizer,
-        unet=unet(WIDTH, use_linear_projection=True),
-        scheduler=DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, prediction_type="v_prediction"),
+        unet=unet(WIDTH, **settings),
+        scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+def stable_diffusion_1() -> StableDiffusionPipeline:
+    return stable_diffusion(PNDMScheduler(**NOISE, skip_prk_steps=True, set_alpha_to_one=False))
+
+
+def stable_diffusion_2() -> StableDiffusionPipeline:
+    """v-prediction and linear projections, as Stable Diffusion 2.1 has them."""
+    scheduler = DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, prediction_type="v_prediction")
+    return stable_diffusion(scheduler, use_linear_projection=True)
 
 
 def stable_diffusion_xl() -> StableDiffusionXLPipeline:
@@ -210,6 +221,7 @@ def flux(guidance: bool = True) -> FluxPipeline:
 
 
 FAMILIES: dict[str, Callable[[], Any]] = {
+    "SD 1": stable_diffusion_1,
     "SD 2": stable_diffusion_2,
     "SDXL": stable_diffusion_xl,
     "SD 3": stable_diffusion_3,

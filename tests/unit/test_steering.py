@@ -37,11 +37,10 @@ SLD = tuple(SAFE_LATENT)
 
 
 @pytest.fixture(scope="module")
-def pipelines(base: ResolvedBase, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def pipelines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("families")
     saved = {name: tiny_pipelines.save(build, folder / name) for name, build in tiny_pipelines.FAMILIES.items()}
-    loaded = {name: load_pipeline(resolve_base(str(path)), "cpu") for name, path in saved.items()}
-    return {"SD 1": load_pipeline(base, "cpu"), **loaded}
+    return {name: load_pipeline(resolve_base(str(path)), "cpu") for name, path in saved.items()}
 
 
 def draw(pipeline: Any, guidance: Guidance | None = None, **options: Any) -> np.ndarray:

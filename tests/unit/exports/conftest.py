@@ -10,6 +10,7 @@ from diffusers.utils import logging as diffusers_logging
 from esd_core.base_model import ResolvedBase, resolve_base
 from tests.edited_models import Model, edit
 from tests.tiny_originals import ORIGINALS, save
+from tests.tiny_pipelines import flux
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +27,8 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Model]:
     def get(name: str) -> Model:
         if name not in made:
             folder = tmp_path_factory.mktemp("family") / "base"
-            base = resolve_base(str(save(ORIGINALS[name], folder)))
+            build = {**ORIGINALS, "FLUX": flux}[name]
+            base = resolve_base(str(save(build, folder)))
             made[name] = edit(base, folder.parent / "edited.safetensors")
         return made[name]
 

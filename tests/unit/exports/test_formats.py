@@ -27,7 +27,7 @@ from tests.edited_models import Model, assert_same_pipeline, draw, edit, write
 from tests.tiny_originals import ORIGINALS, save
 
 
-@pytest.mark.parametrize("name", ["SD 1", "SDXL", "SD 3"])
+@pytest.mark.parametrize("name", [*ORIGINALS, "FLUX"])
 def test_a_diffusers_folder_draws_what_our_loader_draws(
     name: str, family: Callable[[str], Model], tmp_path: Path
 ) -> None:
@@ -151,14 +151,17 @@ def test_a_projection_that_single_files_do_not_hold_is_refused(tmp_path: Path) -
     assert not (tmp_path / "single.safetensors").exists()
 
 
-def test_the_authors_format_loads_as_theirs_does_and_as_ours(tiny: Model, tmp_path: Path) -> None:
-    out = tmp_path / "authors.safetensors"
-    write(tiny, "authors", out)
-    theirs = tiny.plain_pipeline()
-    assert not theirs.unet.load_state_dict(load_file(out), strict=False).unexpected_keys
-    assert_same_pipeline(tiny.edited_pipeline(), theirs)
-    again = load_pipeline(tiny.base, "cpu")
-    apply_weights(again.unet, read_weights(out), tiny.base.digest)
+@pytest.mark.parametrize("name", [*ORIGINALS, "FLUX"])
+def test_the_authors_format_loads_as_theirs_does_and_as_ours(
+    name: str, family: Callable[[str], Model], tmp_path: Path
+) -> None:
+    model, out = family(name), tmp_path / "authors.safetensors"
+    write(model, "authors", out)
+    theirs = model.plain_pipeline()
+    assert not model.denoiser(theirs).load_state_dict(load_file(out), strict=False).unexpected_keys
+    assert_same_pipeline(model.edited_pipeline(), theirs)
+    again = load_pipeline(model.base, "cpu")
+    apply_weights(model.denoiser(again), read_weights(out), model.base.digest)
     assert_same_pipeline(theirs, again)
 
 

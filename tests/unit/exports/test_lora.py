@@ -21,6 +21,7 @@ from esd_core.exports.lora_names import lora_naming
 from esd_core.recipe import ParameterSubset
 from tests import tiny_pipelines
 from tests.edited_models import Model, draw, edit, write
+from tests.tiny_originals import ORIGINALS
 
 
 def not_held(file: Path) -> list[str]:
@@ -40,7 +41,7 @@ def put_in_what_is_not_held(model: Model, pipeline: Any, file: Path) -> None:
             loaded[name].copy_(edits[name])
 
 
-@pytest.mark.parametrize("name", ["SD 1", "SDXL", "SD 3"])
+@pytest.mark.parametrize("name", ORIGINALS)
 def test_a_lora_at_full_rank_is_the_erasure_up_to_what_it_cannot_hold(
     name: str, family: Callable[[str], Model], tmp_path: Path
 ) -> None:
