@@ -26,9 +26,9 @@ class Round(BaseModel):
     shown: tuple[float | None, ...]
 
     def excess(self, goals: Sequence[float]) -> list[float]:
-        """How far each concept is from being gone: in images where they were looked at, else in its remainder."""
+        """How far each concept is from being gone, in its remainder and in images where they were looked at."""
         return [
-            max(0.0, remainder - goal if shown is None else shown - SHOWN_AT_MOST)
+            max(0.0, remainder - goal, (shown or 0.0) - SHOWN_AT_MOST)
             for remainder, goal, shown in zip(self.remainders, goals, self.shown, strict=True)
         ]
 
@@ -45,7 +45,7 @@ class Round(BaseModel):
 def next_weights(rounds: Sequence[Round], goals: Sequence[float], most: int) -> tuple[float, ...] | None:
     """The weights to try next; None when every concept is gone, others would suffer, or `most` rounds were tried.
 
-    goals: the remainder at which each concept counts as gone where nobody looks at images.
+    goals: the remainder at which each concept may count as gone; infinite where only images decide.
     """
     last = rounds[-1]
     excess = last.excess(goals)

@@ -7,6 +7,7 @@ measured on the merged model: a concept that is still there gets more weight, as
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -50,7 +51,7 @@ class Effort(NamedTuple):
 
     prompts: of each concept; others: prompts of random words; steps: sampler steps of each. weight: of each concept in
     the first round, of at most so many rounds. slack: by which a remainder may be larger than what the concept reached
-    alone, where nobody looks at images.
+    alone; of several concepts only where nobody looks at images.
     """
 
     prompts: int
@@ -99,8 +100,7 @@ class Merging:
             HeldOut(self.model, [lesson for lesson in lessons if lesson.part == part], watched[part])
             for part in range(len(weights))
         ]
-        plans = [tuning.PLANS[concept.kind] for concept in job.concepts]
-        self.goals = [max(plan.enough, self._alone(part)) + self.effort.slack for part, plan in enumerate(plans)]
+        self.goals = [self._goal(part, concept.kind) for part, concept in enumerate(job.concepts)]
         self._layers = mergeable(self.backbone.denoiser, list(self.model.parameters))
         self._seen: list[dict[str, torch.Tensor]] = []
 
@@ -150,10 +150,12 @@ class Merging:
             shown=tuple(look.shown() if look else None for look in self.quick_looks),
         )
 
-    def _alone(self, part: int) -> float:
-        """The remainder that the concept reached alone."""
+    def _goal(self, part: int, kind: ConceptKind) -> float:
+        """A little more than the remainder that the concept reached alone, or than what is enough."""
+        if len(self.edits) > 1 and self.quick_looks[part]:
+            return math.inf
         self._use_edit(part)
-        return self.held_out[part].remainder()
+        return max(tuning.PLANS[kind].enough, self.held_out[part].remainder()) + self.effort.slack
 
     def _use(self, tensors: dict[str, torch.Tensor]) -> None:
         for name, tensor in tensors.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -167,10 +168,14 @@ def test_only_what_is_still_there_gets_more_weight_until_nothing_is() -> None:
 
 def test_images_decide_where_somebody_looks() -> None:
     seen = Round(weights=(1.0, 1.0), remainders=(0.9, -0.5), interference=0.1, shown=(SHOWN_AT_MOST, 0.5))
-    weights = next_weights([seen], (0.0, 0.0), MOST)
+    weights = next_weights([seen], (inf, inf), MOST)
     assert weights is not None
     assert weights[0] == 1.0
     assert weights[1] > 1.0
+    assert next_weights([seen], (0.9, 0.0), MOST) == weights
+    both = next_weights([seen], (0.8, 0.0), MOST)  # a few images may miss what held-out points see
+    assert both is not None
+    assert min(both) > 1.0
 
 
 @given(st.lists(st.tuples(st.floats(-1, 1), st.floats(0, 1.2)), min_size=MOST, max_size=20))
