@@ -13,6 +13,8 @@ from diffusers import (
     DDIMScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
     PNDMScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
@@ -31,6 +33,7 @@ from transformers import (
 )
 
 from esd_core.miniature.text import build_tokenizer
+from tests import tiny_pipelines
 
 TEXTS = ["a house in the style of Van Gogh", "a tree on the beach", "the sun by Monet"]
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
@@ -181,6 +184,25 @@ def stable_diffusion_3() -> StableDiffusion3Pipeline:
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
     )
+
+
+def flux_of_its_own_width() -> FluxPipeline:
+    """One block of each kind, 3072 wide: half a billion parameters, in bfloat16."""
+    pipeline = tiny_pipelines.flux()
+    with torch.device("meta"):
+        wide = FluxTransformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            joint_attention_dim=tiny_pipelines.WIDTH,
+            pooled_projection_dim=tiny_pipelines.WIDTH,
+            guidance_embeds=True,
+        )
+    wide = wide.to(torch.bfloat16).to_empty(device="cpu")
+    for parameter in wide.parameters():
+        torch.nn.init.uniform_(parameter, -0.05, 0.05)
+    pipeline.register_modules(transformer=wide)
+    return pipeline
 
 
 ORIGINALS: dict[str, Callable[[], Any]] = {

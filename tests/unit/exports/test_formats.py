@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -24,7 +25,7 @@ from esd_core.exports.single_file import export_single_file
 from esd_core.tensor_file import in_memory, write_tensors
 from esd_core.weights import apply_weights, read_weights, save_weights
 from tests.edited_models import Model, assert_same_pipeline, draw, edit, write
-from tests.tiny_originals import ORIGINALS, save
+from tests.tiny_originals import ORIGINALS, flux_of_its_own_width, save
 
 
 @pytest.mark.parametrize("name", [*ORIGINALS, "FLUX"])
@@ -101,6 +102,22 @@ def test_a_single_file_of_the_miniature_draws_what_our_loader_draws(miniature: M
         str(tmp_path / "single.safetensors"), config=str(miniature.base.folder), dtype=torch.float32
     )
     assert np.abs(draw(miniature.edited_pipeline()) - draw(theirs)).mean() < 1
+
+
+@pytest.mark.slow
+def test_a_single_file_of_flux_loads_in_diffusers_and_holds_the_edit(tmp_path: Path) -> None:
+    """One block of each kind of FLUX's own width, which is written into diffusers' converter: 1 GB."""
+    base = resolve_base(str(save(flux_of_its_own_width, tmp_path / "base")))
+    model, out = edit(base, tmp_path / "edited.safetensors"), tmp_path / "single.safetensors"
+    notes = write(model, "single-file", out).notes
+    assert "holds the transformer alone" in notes[0]
+    theirs = FluxTransformer2DModel.from_single_file(
+        str(out), config=str(base.folder), subfolder="transformer", dtype=torch.bfloat16
+    ).state_dict()
+    ours = load_pipeline(base, "cpu", torch.bfloat16).transformer.state_dict()
+    assert ours.keys() == theirs.keys()
+    edits = model.weights.tensors
+    assert all(torch.equal(theirs[name], edits.get(name, tensor).bfloat16()) for name, tensor in ours.items())
 
 
 def test_an_old_autoencoder_and_stored_position_ids_are_understood(tiny: Model, tmp_path: Path) -> None:
