@@ -48,6 +48,7 @@ def memory_errors() -> Iterator[None]:
         traceback.clear_frames(e.__traceback__)  # their variables hold models and images for as long as the error lives
         give_back_freed_memory()
         raise OutOfMemory(
-            "out of memory: turn on gradient checkpointing, lower batch_size, or train a smaller subset "
-            "(esd-x-strict); what was done is kept, the same command continues"
+            "out of memory: turn on gradient checkpointing (--gradient-checkpointing, or "
+            "ESD_GRADIENT_CHECKPOINTING=true), lower batch_size, or train a smaller subset (esd-x-strict); what was "
+            "done is kept, the same command continues"
         ) from e
