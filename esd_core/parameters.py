@@ -102,6 +102,6 @@ def select(denoiser: nn.Module, subset: ParameterSubset) -> dict[str, nn.Paramet
     if not chosen:
         raise ErasureFailed(
             f"subset {subset.value!r} selects no parameter of {type(denoiser).__name__}: "
-            f"this model has no such layers; choose one of {', '.join(s.value for s in ParameterSubset)}"
+            f"this model has no such layers; choose one of {', '.join(s for s in ParameterSubset if s is not subset)}"
         )
     return chosen

@@ -22,7 +22,7 @@ from esd_core.tensor_file import Stored
 
 # A backward pass in forward passes of the same samples, counted in FLOPs (benchmarks/cost.py): through everything
 # for activations, and once more for the weights that train, which in cross-attention are few.
-BACKWARD_COST = {ParameterSubset.ESD_X: 1.1, ParameterSubset.ESD_X_STRICT: 1.1}
+BACKWARD_COST = dict.fromkeys((ParameterSubset.ESD_X, ParameterSubset.ESD_X_STRICT, ParameterSubset.ESD_X_TEXT), 1.1)
 
 
 @dataclass(frozen=True)

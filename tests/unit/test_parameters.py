@@ -163,5 +163,7 @@ def test_esd_u_of_transformers_leaves_out_joint_attention_and_ends(
 
 
 def test_a_subset_that_a_model_has_not_is_refused(flux_dev: FluxTransformer2DModel) -> None:
-    with pytest.raises(ErasureFailed, match="'self-attention' selects no parameter of FluxTransformer2DModel"):
+    with pytest.raises(ErasureFailed, match="'self-attention' selects no parameter of FluxTransformer2DModel") as told:
         select(flux_dev, ParameterSubset.SELF_ATTENTION)
+    offered = str(told.value).partition("choose one of ")[2].split(", ")
+    assert all(select(flux_dev, ParameterSubset(name)) for name in offered)
