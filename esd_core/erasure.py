@@ -30,7 +30,7 @@ from esd_core.evaluation.suite import Suite
 from esd_core.evaluation.witness import witnesses_of
 from esd_core.machine import Machine, give_back_freed_memory
 from esd_core.memory import memory_errors, peak_memory, start_peak_memory
-from esd_core.merge_rounds import Round, best
+from esd_core.merge_rounds import Round
 from esd_core.merged_erasure import Merging
 from esd_core.quick_look import Witness
 from esd_core.tensor_file import Stored, stored_tensors
@@ -174,7 +174,7 @@ def _give_back(
     give_back_freed_memory()
     merging = Merging(job, base, [trained], machine.device, witnesses=witnesses, progress=progress)
     tensors, rounds = merging.run()
-    gone = not any(best(rounds, merging.goals).excess(merging.goals))
+    gone = not any(merging.best(rounds).excess(merging.goals))
     return replace(
         made,
         tensors=tensors if gone else stored_tensors(trained),

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from esd_core.tuning import SHOWN_AT_MOST
 
-HEAVIER = 3.0
-DISTURBED = 1.2  # interference, in those of the first round, that no other round may exceed
+
+class Search(NamedTuple):
+    """How weights are looked for.
+
+    first: of each concept in the first round; heavier: times that, what is still there, in the next; rounds: at most.
+    disturbed: interference, in those of the first round, that no other round may exceed.
+    """
+
+    first: float
+    heavier: float
+    rounds: int
+    disturbed: float
 
 
 class Round(BaseModel):
@@ -42,23 +53,23 @@ class Round(BaseModel):
         return ", ".join(told)
 
 
-def next_weights(rounds: Sequence[Round], goals: Sequence[float], most: int) -> tuple[float, ...] | None:
-    """The weights to try next; None when every concept is gone, others would suffer, or `most` rounds were tried.
+def next_weights(rounds: Sequence[Round], goals: Sequence[float], search: Search) -> tuple[float, ...] | None:
+    """The weights to try next; None when every concept is gone, others would suffer, or enough rounds were tried.
 
     goals: the remainder at which each concept may count as gone; infinite where only images decide.
     """
     last = rounds[-1]
     excess = last.excess(goals)
-    if not any(excess) or disturbs(last, rounds) or len(rounds) >= most:
+    if not any(excess) or disturbs(last, rounds, search) or len(rounds) >= search.rounds:
         return None
-    return tuple(weight * (HEAVIER if left else 1.0) for weight, left in zip(last.weights, excess, strict=True))
+    return tuple(weight * (search.heavier if left else 1.0) for weight, left in zip(last.weights, excess, strict=True))
 
 
-def disturbs(round_: Round, rounds: Sequence[Round]) -> bool:
+def disturbs(round_: Round, rounds: Sequence[Round], search: Search) -> bool:
     """Whether the rest of the model changes much more than the first merging changed it."""
-    return round_.interference > DISTURBED * rounds[0].interference
+    return round_.interference > search.disturbed * rounds[0].interference
 
 
-def best(rounds: Sequence[Round], goals: Sequence[float]) -> Round:
+def best(rounds: Sequence[Round], goals: Sequence[float], search: Search) -> Round:
     """Of the rounds that do not disturb, the one that leaves least of the concepts, and the first of equals."""
-    return min((r for r in rounds if not disturbs(r, rounds)), key=lambda r: sum(r.excess(goals)))
+    return min((r for r in rounds if not disturbs(r, rounds, search)), key=lambda r: sum(r.excess(goals)))

@@ -24,7 +24,7 @@ from esd_core.errors import ErasureFailed
 from esd_core.held_out import JUDGED_GUIDANCE, HeldOut, watched_prompts
 from esd_core.lessons import lessons_of, other_words
 from esd_core.machine import give_back_freed_memory
-from esd_core.merge_rounds import Round, best, next_weights
+from esd_core.merge_rounds import Round, Search, best, next_weights
 from esd_core.merging import (
     AT_ONCE,
     Layer,
@@ -49,21 +49,21 @@ log = logging.getLogger(__name__)
 class Effort(NamedTuple):
     """What the layers are shown, and what is made of it.
 
-    prompts: of each concept; others: prompts of random words; steps: sampler steps of each. weight: of each concept in
-    the first round, of at most so many rounds. slack: by which a remainder may be larger than what the concept reached
-    alone; of several concepts only where nobody looks at images.
+    prompts: of each concept; others: prompts of random words; steps: sampler steps of each. slack: by which a remainder
+    may be larger than what the concept reached alone; of several concepts only where nobody looks at images.
     """
 
     prompts: int
     others: int
     steps: int
-    weight: float
-    rounds: int
     slack: float
+    search: Search
 
 
-OF_SEVERAL = Effort(48, 96, 10, 1.0, 4, 0.15)  # six concepts, a sixth of it: others fall by 10.9 points, not by 3.8
-OF_ONE = Effort(8, 16, 4, 10.0, 2, 0.08)  # nothing else would bring a concept back, so that it must stay away here
+# Of six concepts a sixth of it: others fall by 10.9 points, not by 3.8. One is held down first by as little as keeps
+# most of the rest, then by what keeps it away; it can disturb no more than its erasure did.
+OF_SEVERAL = Effort(48, 96, 10, 0.15, Search(first=1.0, heavier=3.0, rounds=4, disturbed=1.2))
+OF_ONE = Effort(8, 16, 4, 0.08, Search(first=1.0, heavier=10.0, rounds=2, disturbed=math.inf))
 
 
 class Merging:
@@ -90,7 +90,7 @@ class Merging:
         self.null = self.backbone.encode("")
         lessons = [lesson for lesson in lessons_of(job, self.backbone) if not lesson.keeps]
         watched = [watched_prompts(job, part, self.backbone) for part in range(len(weights))]
-        self.quick_looks = [w and QuickLook(self.backbone, base, w) for w in witnesses]
+        self.quick_looks = [QuickLook(self.backbone, base, w) if w else None for w in witnesses]
         self.backbone.release()
         give_back_freed_memory()
         self.model = EditedModel(self.backbone, job.subsets, keeps_originals=True)
@@ -107,14 +107,14 @@ class Merging:
     def run(self) -> tuple[dict[str, torch.Tensor], tuple[Round, ...]]:
         """The merged tensors by name, in float32 or wider, and every round that led to them."""
         rounds: list[Round] = []
-        weights: tuple[float, ...] | None = (self.effort.weight,) * len(self.edits)
+        weights: tuple[float, ...] | None = (self.effort.search.first,) * len(self.edits)
         while weights is not None:
             tensors = self.merged(weights)
             self._use(tensors)
             rounds.append(self._look(weights))
             log.info("merged: %s", rounds[-1].sentence)
-            weights = next_weights(rounds, self.goals, self.effort.rounds)
-        chosen = best(rounds, self.goals)
+            weights = next_weights(rounds, self.goals, self.effort.search)
+        chosen = self.best(rounds)
         tensors = tensors if chosen is rounds[-1] else self.merged(chosen.weights)
         broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
         if broken:
@@ -142,12 +142,18 @@ class Merging:
                     tensors[f"{name}.bias"] = tensors[f"{name}.bias"] + added[:, -1]
         return tensors
 
+    def best(self, rounds: Sequence[Round]) -> Round:
+        return best(rounds, self.goals, self.effort.search)
+
     def _look(self, weights: tuple[float, ...]) -> Round:
+        """Images are looked at only of what is gone by its remainder."""
+        remainders = tuple(held_out.remainder() for held_out in self.held_out)
+        near = [remainder <= goal for remainder, goal in zip(remainders, self.goals, strict=True)]
         return Round(
             weights=weights,
-            remainders=tuple(held_out.remainder() for held_out in self.held_out),
+            remainders=remainders,
             interference=max(held_out.interference() for held_out in self.held_out),
-            shown=tuple(look.shown() if look else None for look in self.quick_looks),
+            shown=tuple(look.shown() if look and n else None for look, n in zip(self.quick_looks, near, strict=True)),
         )
 
     def _goal(self, part: int, kind: ConceptKind) -> float:

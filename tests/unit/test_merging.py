@@ -19,7 +19,7 @@ from esd_core.base_model import ResolvedBase
 from esd_core.concepts import ErasureJob
 from esd_core.erasure import erase
 from esd_core.machine import Machine
-from esd_core.merge_rounds import Round, best, disturbs, next_weights
+from esd_core.merge_rounds import Round, Search, best, disturbs, next_weights
 from esd_core.merging import (
     OVERSHOOT,
     Layer,
@@ -149,7 +149,7 @@ def test_prompts_name_every_name_bare_and_beside_words(names: list[str], seed: i
     assert not any("cat" in prompt for prompt in word_prompts(["red", "house"], 24, seed))
 
 
-MOST = 4  # rounds
+SEARCH = Search(first=1.0, heavier=3.0, rounds=4, disturbed=1.2)
 
 
 def round_of(weights: tuple[float, ...], remainders: tuple[float, ...], interference: float) -> Round:
@@ -159,37 +159,37 @@ def round_of(weights: tuple[float, ...], remainders: tuple[float, ...], interfer
 def test_only_what_is_still_there_gets_more_weight_until_nothing_is() -> None:
     goals, first = (0.1, 0.1), (1.0, 1.0)
     rounds = [round_of(first, (0.05, 0.4), 0.3)]
-    second = next_weights(rounds, goals, MOST)
+    second = next_weights(rounds, goals, SEARCH)
     assert second is not None
     assert second[0] == first[0]
     assert second[1] > first[1]
-    assert next_weights([*rounds, round_of(second, (0.09, 0.1), 0.31)], goals, MOST) is None
+    assert next_weights([*rounds, round_of(second, (0.09, 0.1), 0.31)], goals, SEARCH) is None
 
 
 def test_images_decide_where_somebody_looks() -> None:
     seen = Round(weights=(1.0, 1.0), remainders=(0.9, -0.5), interference=0.1, shown=(SHOWN_AT_MOST, 0.5))
-    weights = next_weights([seen], (inf, inf), MOST)
+    weights = next_weights([seen], (inf, inf), SEARCH)
     assert weights is not None
     assert weights[0] == 1.0
     assert weights[1] > 1.0
-    assert next_weights([seen], (0.9, 0.0), MOST) == weights
-    both = next_weights([seen], (0.8, 0.0), MOST)  # a few images may miss what held-out points see
+    assert next_weights([seen], (0.9, 0.0), SEARCH) == weights
+    both = next_weights([seen], (0.8, 0.0), SEARCH)  # a few images may miss what held-out points see
     assert both is not None
     assert min(both) > 1.0
 
 
-@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(0, 1.2)), min_size=MOST, max_size=20))
+@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(0, 1.2)), min_size=SEARCH.rounds, max_size=20))
 def test_weights_never_fall_and_the_search_ends(answers: list[tuple[float, float]]) -> None:
     rounds: list[Round] = []
     weights: tuple[float, ...] | None = (1.0,)
     for remainder, interference in answers:
         if weights is not None:
             rounds.append(round_of(weights, (remainder,), interference))
-            weights = next_weights(rounds, (0.0,), MOST)
-    assert len(rounds) <= MOST
+            weights = next_weights(rounds, (0.0,), SEARCH)
+    assert len(rounds) <= SEARCH.rounds
     assert all(a.weights < b.weights for a, b in pairwise(rounds))
-    chosen = best(rounds, (0.0,))
-    assert not disturbs(chosen, rounds)
+    chosen = best(rounds, (0.0,), SEARCH)
+    assert not disturbs(chosen, rounds, SEARCH)
     assert chosen.excess((0.0,)) <= rounds[0].excess((0.0,))
 
 
