@@ -59,6 +59,8 @@ class Training:
         ]
         self.limits = [tuning.most_steps(r, plan) for r, plan in zip(self.recipes, self.plans, strict=True)]
         self.backbone = load_backbone(base, machine.device, self.recipes[0].precision)
+        for recipe in self.recipes:
+            self.backbone.scheduler_of(recipe.sampler)  # one that the family does not take is refused before any work
         self.lessons = lessons_of(job, self.backbone)
         watched = [
             watched_prompts(job, part, self.backbone) if recipe.is_tuned else []
