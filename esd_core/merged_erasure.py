@@ -63,7 +63,7 @@ class Effort(NamedTuple):
 # Of six concepts a sixth of it: others fall by 10.9 points, not by 3.8. One is held down first by as little as keeps
 # most of the rest, then by what keeps it away; it can disturb no more than its erasure did.
 OF_SEVERAL = Effort(48, 96, 10, 0.15, Search(first=1.0, heavier=3.0, rounds=4, disturbed=1.2))
-OF_ONE = Effort(8, 16, 4, 0.08, Search(first=1.0, heavier=10.0, rounds=2, disturbed=math.inf))
+OF_ONE = Effort(8, 16, 4, 0.08, Search(first=1.0, heavier=30.0, rounds=2, disturbed=math.inf))
 
 
 class Merging:
