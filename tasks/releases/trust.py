@@ -93,8 +93,9 @@ def _faults_of_kind(signature: bytes, trust: Trust) -> list[str]:
 
 
 def _checked(manifest: bytes, signature: bytes, trust: Trust) -> list[str]:
-    from cryptography.exceptions import InvalidSignature
-    from OpenSSL.crypto import X509StoreContextError
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.x509 import InvalidVersion
+    from OpenSSL import crypto
     from sigstore.errors import VerificationError
     from sigstore.models import InvalidBundle
 
@@ -106,8 +107,10 @@ def _checked(manifest: bytes, signature: bytes, trust: Trust) -> list[str]:
             config.verify(folder, path)
         except InvalidSignature:
             return [f"{SIGNATURE} was not made with {trust.name}, or {MANIFEST} was altered"]
-        except X509StoreContextError as e:
+        except crypto.X509StoreContextError as e:
             return [f"{SIGNATURE} was made with a certificate that is not good under {trust.name}: {one_line(e)[:200]}"]
+        except (crypto.Error, InvalidVersion, UnsupportedAlgorithm):
+            return [f"{SIGNATURE} carries a certificate that is damaged"]
         except (VerificationError, InvalidBundle) as e:
             return [f"{SIGNATURE} is not one of {trust.name}: {one_line(e)[:200]}"]
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:

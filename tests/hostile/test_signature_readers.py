@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,18 @@ def test_no_byte_makes_checking_a_signature_fail(signed: Signed, place: float, b
         MANIFEST, content[:at] + bytes([byte]) + content[at + 1 :], trust, required=True
     )  # a byte that counts for nothing, such as a space, may be another
     assert all("\n" not in fault for fault in faults)
+
+
+@pytest.mark.parametrize("signed", ["certificate"], indirect=True)
+def test_a_certificate_with_any_byte_altered_is_refused(signed: Signed) -> None:
+    content, trust = signed
+    bundle = json.loads(content)
+    certificate = bundle["verificationMaterial"]["x509CertificateChain"]["certificates"][0]
+    der = base64.b64decode(certificate["rawBytes"])
+    for at in range(len(der)):
+        altered = der[:at] + bytes([der[at] ^ 0x10]) + der[at + 1 :]
+        certificate["rawBytes"] = base64.b64encode(altered).decode()
+        refuse(json.dumps(bundle).encode(), trust)
 
 
 def places(value: Any, at: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
