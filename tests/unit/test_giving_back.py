@@ -78,8 +78,11 @@ def test_what_was_not_pushed_or_shall_not_give_back_stays_as_trained(
 
 
 @pytest.mark.usefixtures("plan")
-def test_what_is_merged_gives_back_in_the_merging_alone(base: ResolvedBase, tmp_path: Path) -> None:
+def test_what_is_merged_gives_back_in_the_merging_alone(
+    base: ResolvedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An edit that was given back already is too weak to be merged."""
+    monkeypatch.setattr("esd_core.merged_erasure.OF_SEVERAL", OF_ONE)
     erasures = (house(), erasure_of("sun", subset="esd-u"))
     job = ErasureJob(base=base.id, base_digest=base.digest, erasures=erasures, merged=True)
     whole = run(job, base, tmp_path)

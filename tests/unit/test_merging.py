@@ -20,6 +20,7 @@ from esd_core.concepts import ErasureJob
 from esd_core.erasure import erase
 from esd_core.machine import Machine
 from esd_core.merge_rounds import Round, Search, best, disturbs, next_weights
+from esd_core.merged_erasure import OF_SEVERAL
 from esd_core.merging import (
     OVERSHOOT,
     Layer,
@@ -33,6 +34,16 @@ from esd_core.merging import (
 )
 from esd_core.tuning import SHOWN_AT_MOST
 from tests.tiny_erasure import Killed, erasure_of, run, run_killed
+
+
+SEARCH = Search(first=1.0, heavier=3.0, rounds=4, disturbed=1.2)
+
+
+@pytest.fixture(autouse=True)
+def few_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = OF_SEVERAL._replace(prompts=4, others=8, steps=2, search=SEARCH._replace(rounds=1))
+    monkeypatch.setattr("esd_core.merged_erasure.OF_SEVERAL", few)
+
 
 LAYERS: list[tuple[Layer, tuple[int, ...]]] = [
     (nn.Linear(5, 3), (2, 7, 5)),
@@ -147,9 +158,6 @@ def test_prompts_name_every_name_bare_and_beside_words(names: list[str], seed: i
         assert all(name in prompt for prompt in own)
         assert {name} < set(own)
     assert not any("cat" in prompt for prompt in word_prompts(["red", "house"], 24, seed))
-
-
-SEARCH = Search(first=1.0, heavier=3.0, rounds=4, disturbed=1.2)
 
 
 def round_of(weights: tuple[float, ...], remainders: tuple[float, ...], interference: float) -> Round:
