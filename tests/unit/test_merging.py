@@ -35,7 +35,6 @@ from esd_core.merging import (
 from esd_core.tuning import SHOWN_AT_MOST
 from tests.tiny_erasure import Killed, erasure_of, run, run_killed
 
-
 SEARCH = Search(first=1.0, heavier=3.0, rounds=4, disturbed=1.2)
 
 
