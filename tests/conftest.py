@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from esd_core.machine import pass_over_libraries
+
 # A background job ignores interrupts and hands that down; tests interrupt what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("pipeline", deadline=None)  # a test that asserts times fails on a busy machine
@@ -82,3 +84,9 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         requires_safety_checker=False,
     ).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_collections() -> None:
+    """Every erasure collects what it left; here beside all that the tests of this process have imported."""
+    pass_over_libraries()
