@@ -58,7 +58,7 @@ def test_a_run_shows_what_the_machine_did(make: Make) -> None:
     assert 0 <= seen["system/cpu_utilization_percentage"] <= 100  # a sandbox whose /proc/stat stands still shows 0
     samples = client.get_metric_history(run, "system/cpu_utilization_percentage")
     assert [sample.step for sample in samples] == list(range(len(samples)))
-    assert samples
+    assert len(samples) > 1  # along the way, however loaded the machine
     assert all(started <= sample.timestamp / 1000 <= time.time() for sample in samples)
 
 
